@@ -1,0 +1,229 @@
+//! From one Service port to what happens at each of its frontends: the decisions that data planes render.
+//!
+//! Rules (docs/semantics.md numbers them): which endpoints serve whom, when the source address is rewritten,
+//! and what happens when nobody is there. They depend on the sender only through its [`Origin`].
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use crate::name::Family;
+use crate::node::{LocalPods, NodeFacts};
+use crate::packet::Origin;
+use crate::service::{
+    Affinity, Endpoint, Frontend, FrontendKind, Place, ServicePort, TrafficPolicy,
+};
+
+/// Endpoints to choose from: sorted, each once, never empty inside an [`Action::Balance`].
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Choices(pub Arc<[SocketAddr]>);
+
+/// What happens to a new flow of one origin at one frontend.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Action {
+    /// It goes to one of the endpoints, each with the same chance.
+    Balance {
+        /// The endpoints, all of the frontend's family.
+        endpoints: Choices,
+        /// Rewrite the source to the node's address. (A hairpin is always masqueraded, whatever this says.)
+        masquerade: bool,
+    },
+    /// Nobody is behind the Service anywhere: answer with an error at once.
+    Reject,
+    /// Somebody is, but not here, and policy is Local: drop, so that the client's retry finds a better node.
+    Drop,
+}
+
+/// Everything a data plane must know to serve one frontend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Treatment {
+    /// Where it listens.
+    pub frontend: Frontend,
+    /// Which field it comes from.
+    pub kind: FrontendKind,
+    /// Sources that are let in; `None` is everybody, anybody else is dropped.
+    pub sources: Option<Vec<IpNet>>,
+    /// Whether clients stay with their endpoint.
+    pub affinity: Option<Affinity>,
+    /// For packets from pods.
+    pub pod: Action,
+    /// For packets from the node's own processes.
+    pub host: Action,
+    /// For packets from anybody else.
+    pub outside: Action,
+}
+
+impl Treatment {
+    /// The action for packets of `origin`.
+    pub fn action(&self, origin: Origin) -> &Action {
+        match origin {
+            Origin::Pod => &self.pod,
+            Origin::Host => &self.host,
+            Origin::Outside => &self.outside,
+        }
+    }
+}
+
+/// Decides what happens at each frontend of `port` on `node`. Same input, same output; cannot fail.
+pub fn decide(node: &NodeFacts, port: &ServicePort) -> Vec<Treatment> {
+    let frontends = port.frontends();
+    let mut lists = [None, None];
+    let mut lists_of = |family: Family| {
+        let slot = &mut lists[family as usize];
+        slot.get_or_insert_with(|| Lists::of(node, port, family))
+            .clone()
+    };
+    frontends
+        .into_iter()
+        .map(|(frontend, kind)| {
+            let lists = lists_of(frontend.place.family());
+            let (pod, host, outside) = match kind {
+                FrontendKind::ClusterIp => internal(node, port, &lists),
+                _ => external(node, port, &lists),
+            };
+            let sources = match kind {
+                FrontendKind::LoadBalancer => allowed_sources(node, port, frontend.place),
+                _ => None,
+            };
+            Treatment {
+                frontend,
+                kind,
+                sources,
+                affinity: port.affinity,
+                pod,
+                host,
+                outside,
+            }
+        })
+        .collect()
+}
+
+/// The two endpoint lists of one family that all policies choose from.
+#[derive(Clone)]
+struct Lists {
+    cluster: Choices,
+    local: Choices,
+}
+
+impl Lists {
+    fn of(node: &NodeFacts, port: &ServicePort, family: Family) -> Self {
+        let all: Vec<&Endpoint> = port
+            .endpoints
+            .iter()
+            .filter(|e| Family::of(e.address.ip()) == family)
+            .collect();
+        let ready: Vec<&Endpoint> = all.iter().copied().filter(|e| e.ready).collect();
+        let draining = |e: &&Endpoint| e.serving && e.terminating;
+        let cluster = match ready.is_empty() {
+            false => near(node, &ready),
+            true => all.iter().copied().filter(draining).collect(),
+        };
+        let local_ready: Vec<&Endpoint> = ready.iter().copied().filter(|e| e.local).collect();
+        let local = match local_ready.is_empty() {
+            false => local_ready,
+            true => all
+                .iter()
+                .copied()
+                .filter(|e| e.local)
+                .filter(draining)
+                .collect(),
+        };
+        Lists {
+            cluster: choices(&cluster),
+            local: choices(&local),
+        }
+    }
+}
+
+fn choices(endpoints: &[&Endpoint]) -> Choices {
+    let mut addresses: Vec<SocketAddr> = endpoints.iter().map(|e| e.address).collect();
+    addresses.sort_unstable();
+    addresses.dedup();
+    Choices(addresses.into())
+}
+
+/// Topology hints (KEP-2433, KEP-3015): only when every ready endpoint has the hint and one is for us.
+fn near<'a>(node: &NodeFacts, ready: &[&'a Endpoint]) -> Vec<&'a Endpoint> {
+    if ready.iter().all(|e| !e.nodes.is_empty()) {
+        let mine = |e: &&Endpoint| e.nodes.contains(&node.name);
+        let chosen: Vec<&Endpoint> = ready.iter().copied().filter(mine).collect();
+        if !chosen.is_empty() {
+            return chosen;
+        }
+    }
+    if let Some(zone) = &node.zone
+        && ready.iter().all(|e| !e.zones.is_empty())
+    {
+        let mine = |e: &&Endpoint| e.zones.contains(zone);
+        let chosen: Vec<&Endpoint> = ready.iter().copied().filter(mine).collect();
+        if !chosen.is_empty() {
+            return chosen;
+        }
+    }
+    ready.to_vec()
+}
+
+/// ClusterIP: whoever is no pod is masqueraded, so that the answer comes back through this node.
+fn internal(node: &NodeFacts, port: &ServicePort, lists: &Lists) -> (Action, Action, Action) {
+    let list = match port.internal_policy {
+        TrafficPolicy::Cluster => &lists.cluster,
+        TrafficPolicy::Local => &lists.local,
+    };
+    let pods_known = node.local_pods != LocalPods::Unknown;
+    let act = |foreign: bool| balance(list, lists, node.masquerade_all || (foreign && pods_known));
+    (act(false), act(true), act(true))
+}
+
+/// NodePort, externalIP, LoadBalancer: Cluster masquerades everybody.
+/// Local keeps the source of outside clients; pods and the host take a short cut to every endpoint.
+fn external(node: &NodeFacts, port: &ServicePort, lists: &Lists) -> (Action, Action, Action) {
+    if port.external_policy == TrafficPolicy::Cluster {
+        let act = || balance(&lists.cluster, lists, true);
+        return (act(), act(), act());
+    }
+    let outside = balance(&lists.local, lists, false);
+    let pod = match node.local_pods {
+        LocalPods::Unknown => outside.clone(),
+        _ => balance(&lists.cluster, lists, false),
+    };
+    (pod, balance(&lists.cluster, lists, true), outside)
+}
+
+fn balance(list: &Choices, lists: &Lists, masquerade: bool) -> Action {
+    if !list.0.is_empty() {
+        return Action::Balance {
+            endpoints: list.clone(),
+            masquerade,
+        };
+    }
+    match lists.cluster.0.is_empty() && lists.local.0.is_empty() {
+        true => Action::Reject,
+        false => Action::Drop,
+    }
+}
+
+/// `loadBalancerSourceRanges` of the frontend's family. When the node itself may enter, so may packets whose
+/// source is the LoadBalancer address: the node uses it as source when it talks to that address.
+fn allowed_sources(node: &NodeFacts, port: &ServicePort, place: Place) -> Option<Vec<IpNet>> {
+    let Place::Address(address) = place else {
+        return None;
+    };
+    let of_family = |range: &&IpNet| Family::of(range.network()) == Family::of(address);
+    let mut ranges: Vec<IpNet> = port
+        .source_ranges
+        .iter()
+        .filter(of_family)
+        .copied()
+        .collect();
+    if ranges.is_empty() {
+        return None;
+    }
+    let inside = |ip: &IpAddr| ranges.iter().any(|range| range.contains(ip));
+    if node.addresses.iter().any(inside) {
+        ranges.push(IpNet::from(address));
+    }
+    ranges.sort_unstable();
+    ranges.dedup();
+    Some(ranges)
+}

@@ -1,0 +1,31 @@
+//! The vocabulary of Portolan and the oracle of Service semantics.
+//!
+//! ```text
+//!   Snapshot (a value) ──route(packet)──▶ Verdict        the oracle
+//!      │
+//!      └─ ServicePort ──decide(node)──▶ Treatment…       what a data plane renders
+//! ```
+//!
+//! A [`Snapshot`] says what stands behind every Service port as seen from one node.
+//! [`decide`] turns one port into [`Treatment`]s, one for each address it answers on; data planes render them.
+//! [`Snapshot::route`] says what must happen to the first packet of a flow; every data plane must agree with it.
+//! This crate does no I/O, spawns nothing, reads no clock and draws no random number.
+
+mod backend;
+mod decide;
+mod name;
+mod node;
+mod packet;
+mod problem;
+mod route;
+mod service;
+mod snapshot;
+
+pub use backend::{ApplyError, Backend, Target};
+pub use decide::{Action, Choices, Treatment, decide};
+pub use name::{Family, PortKey, Protocol, ServiceName};
+pub use node::{LocalPods, NodeFacts};
+pub use packet::{Origin, Packet, Verdict};
+pub use problem::Problem;
+pub use service::{Affinity, Endpoint, Frontend, FrontendKind, Place, ServicePort, TrafficPolicy};
+pub use snapshot::Snapshot;

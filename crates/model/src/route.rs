@@ -1,0 +1,88 @@
+//! The oracle: what must become of the first packet of a flow on this node.
+
+use std::net::SocketAddr;
+use std::num::NonZeroU16;
+
+use crate::decide::{Action, decide};
+use crate::packet::{Packet, Verdict, is_hairpin};
+use crate::service::{Frontend, FrontendKind, Place};
+use crate::snapshot::Snapshot;
+
+impl Snapshot {
+    /// What the data plane of this node must do with `packet`.
+    ///
+    /// In this order: a frontend at the very address and port; a NodePort, if the address is one that NodePorts
+    /// answer on; a ClusterIP without such a port (rejected); an address of the Service range that no Service has
+    /// (dropped); anything else passes.
+    pub fn route(&self, packet: &Packet) -> Verdict {
+        let address = packet.destination.ip();
+        let Some(port) = NonZeroU16::new(packet.destination.port()) else {
+            return Verdict::Pass;
+        };
+        let protocol = packet.protocol;
+        let exact = Frontend {
+            place: Place::Address(address),
+            protocol,
+            port,
+        };
+        if self.owner(&exact).is_some() {
+            return self.serve(&exact, packet);
+        }
+        if self.node().node_port_addresses.contains(&address) {
+            let family = crate::name::Family::of(address);
+            let node_port = Frontend {
+                place: Place::NodePort(family),
+                protocol,
+                port,
+            };
+            if self.owner(&node_port).is_some() {
+                return self.serve(&node_port, packet);
+            }
+        }
+        if self.is_cluster_ip(address) {
+            return Verdict::Reject;
+        }
+        match self
+            .node()
+            .service_cidrs
+            .iter()
+            .any(|cidr| cidr.contains(&address))
+        {
+            true => Verdict::Drop,
+            false => Verdict::Pass,
+        }
+    }
+
+    fn serve(&self, frontend: &Frontend, packet: &Packet) -> Verdict {
+        let Some(port) = self.owner(frontend) else {
+            return Verdict::Pass;
+        };
+        let treatments = decide(self.node(), port);
+        let Some(treatment) = treatments.iter().find(|t| t.frontend == *frontend) else {
+            return Verdict::Pass;
+        };
+        let source = packet.source.ip();
+        let action = treatment.action(packet.origin(self.node()));
+        let enters =
+            |ranges: &Vec<ipnet::IpNet>| ranges.iter().any(|range| range.contains(&source));
+        debug_assert!(treatment.kind == FrontendKind::LoadBalancer || treatment.sources.is_none());
+        if treatment
+            .sources
+            .as_ref()
+            .is_some_and(|ranges| !enters(ranges))
+        {
+            return Verdict::Drop;
+        }
+        match action {
+            Action::Reject => Verdict::Reject,
+            Action::Drop => Verdict::Drop,
+            Action::Balance {
+                endpoints,
+                masquerade,
+            } => {
+                let told = |&e: &SocketAddr| (e, *masquerade || is_hairpin(source, e));
+                Verdict::Deliver(endpoints.0.iter().map(told).collect())
+            }
+        }
+    }
+}

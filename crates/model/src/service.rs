@@ -1,0 +1,208 @@
+//! One Service port as data planes see it: where it answers and who stands behind it.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU16;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::name::{Family, PortKey, Protocol};
+
+/// `internalTrafficPolicy` or `externalTrafficPolicy`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TrafficPolicy {
+    /// Every endpoint of the cluster may answer.
+    #[default]
+    Cluster,
+    /// Only endpoints on the node that sees the packet may answer.
+    Local,
+}
+
+/// `sessionAffinity: ClientIP`: a client address stays with its endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Affinity {
+    /// `sessionAffinityConfig.clientIP.timeoutSeconds`: how long without a new connection; default 10 800 s.
+    pub timeout: Duration,
+}
+
+/// One endpoint of a Service port: an address and port out of an EndpointSlice with its conditions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Its `nodeName` is the node that the Snapshot is for.
+    pub local: bool,
+    /// Condition `ready` (absent means true): takes new connections.
+    pub ready: bool,
+    /// Condition `serving` (absent means the value of `ready`): answers, perhaps while terminating.
+    pub serving: bool,
+    /// Condition `terminating`: its pod is on the way out.
+    pub terminating: bool,
+    /// `hints.forZones`: empty for an endpoint without this hint.
+    pub zones: Arc<[Arc<str>]>,
+    /// `hints.forNodes`: empty for an endpoint without this hint.
+    pub nodes: Arc<[Arc<str>]>,
+}
+
+impl Endpoint {
+    /// A ready endpoint on another node, without hints; tests start from it.
+    pub fn ready(address: SocketAddr) -> Self {
+        Endpoint {
+            address,
+            local: false,
+            ready: true,
+            serving: true,
+            terminating: false,
+            zones: Arc::new([]),
+            nodes: Arc::new([]),
+        }
+    }
+}
+
+/// Where a frontend listens: on an address of its own, or on every NodePort address of a family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Place {
+    /// One virtual address.
+    Address(IpAddr),
+    /// The NodePort addresses of the node, in one family.
+    NodePort(Family),
+}
+
+impl Place {
+    /// The family whose endpoints can stand behind this place.
+    pub const fn family(self) -> Family {
+        match self {
+            Place::Address(address) => Family::of(address),
+            Place::NodePort(family) => family,
+        }
+    }
+}
+
+/// A place, protocol and port at which a Service answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Frontend {
+    /// Address, or the node's own.
+    pub place: Place,
+    /// Transport protocol.
+    pub protocol: Protocol,
+    /// Port that clients connect to.
+    pub port: NonZeroU16,
+}
+
+/// Which field of the Service a frontend comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum FrontendKind {
+    /// `spec.clusterIPs`.
+    ClusterIp,
+    /// `spec.externalIPs`.
+    ExternalIp,
+    /// `status.loadBalancer.ingress[].ip` with `ipMode` VIP.
+    LoadBalancer,
+    /// `spec.ports[].nodePort`.
+    NodePort,
+}
+
+/// One port of one Service. Any combination of values is legal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServicePort {
+    /// Its identity.
+    pub key: PortKey,
+    /// `metadata.creationTimestamp`, seconds since the epoch: of two Services that want one address, the older has it.
+    pub created: i64,
+    /// `spec.ports[].port`.
+    pub port: NonZeroU16,
+    /// `spec.clusterIPs`, at most one per family; empty for a Service without one.
+    pub cluster_ips: Vec<IpAddr>,
+    /// `spec.externalIPs`.
+    pub external_ips: Vec<IpAddr>,
+    /// LoadBalancer addresses to be programmed on the node.
+    pub load_balancer_ips: Vec<IpAddr>,
+    /// `spec.ports[].nodePort`; `None` when there is none (0 in the API).
+    pub node_port: Option<NonZeroU16>,
+    /// `spec.ipFamilies`: the families in which the NodePort answers.
+    pub families: BTreeSet<Family>,
+    /// `spec.loadBalancerSourceRanges`; empty means everybody. Guards LoadBalancer addresses only.
+    pub source_ranges: Vec<IpNet>,
+    /// `spec.sessionAffinity`.
+    pub affinity: Option<Affinity>,
+    /// `spec.internalTrafficPolicy`.
+    pub internal_policy: TrafficPolicy,
+    /// `spec.externalTrafficPolicy`.
+    pub external_policy: TrafficPolicy,
+    /// `spec.healthCheckNodePort` of a LoadBalancer Service with external policy Local.
+    pub health_check_node_port: Option<NonZeroU16>,
+    /// Everybody behind this port, sorted by address, each address once.
+    pub endpoints: Arc<[Endpoint]>,
+    /// Frontends of this port that belong to an older Service. [`crate::Snapshot`] keeps this; set it empty.
+    pub lost: BTreeSet<Frontend>,
+}
+
+impl ServicePort {
+    /// A ClusterIP port without endpoints; tests and builders start from it.
+    pub fn new(key: PortKey, port: NonZeroU16) -> Self {
+        ServicePort {
+            key,
+            created: 0,
+            port,
+            cluster_ips: Vec::new(),
+            external_ips: Vec::new(),
+            load_balancer_ips: Vec::new(),
+            node_port: None,
+            families: BTreeSet::new(),
+            source_ranges: Vec::new(),
+            affinity: None,
+            internal_policy: TrafficPolicy::Cluster,
+            external_policy: TrafficPolicy::Cluster,
+            health_check_node_port: None,
+            endpoints: Arc::new([]),
+            lost: BTreeSet::new(),
+        }
+    }
+
+    /// Every frontend that the Service asks for, each once, also those it has lost to an older Service.
+    pub fn wanted(&self) -> Vec<(Frontend, FrontendKind)> {
+        let protocol = self.key.protocol;
+        let of_addresses = |addresses: &[IpAddr], kind| {
+            let port = self.port;
+            let frontend = |&ip: &IpAddr| Frontend {
+                place: Place::Address(ip),
+                protocol,
+                port,
+            };
+            addresses
+                .iter()
+                .map(|ip| (frontend(ip), kind))
+                .collect::<Vec<_>>()
+        };
+        let mut all = of_addresses(&self.cluster_ips, FrontendKind::ClusterIp);
+        all.extend(of_addresses(
+            &self.load_balancer_ips,
+            FrontendKind::LoadBalancer,
+        ));
+        all.extend(of_addresses(&self.external_ips, FrontendKind::ExternalIp));
+        if let Some(port) = self.node_port {
+            let at = |&family: &Family| Frontend {
+                place: Place::NodePort(family),
+                protocol,
+                port,
+            };
+            all.extend(
+                self.families
+                    .iter()
+                    .map(|f| (at(f), FrontendKind::NodePort)),
+            );
+        }
+        let mut seen = BTreeSet::new();
+        all.retain(|(frontend, _)| seen.insert(*frontend));
+        all
+    }
+
+    /// The frontends that are this port's own: [`ServicePort::wanted`] without the lost ones.
+    pub fn frontends(&self) -> Vec<(Frontend, FrontendKind)> {
+        let mut all = self.wanted();
+        all.retain(|(frontend, _)| !self.lost.contains(frontend));
+        all
+    }
+}

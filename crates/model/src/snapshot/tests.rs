@@ -1,0 +1,138 @@
+//! Who owns a frontend, and what a change touches.
+
+use std::net::SocketAddr;
+use std::num::NonZeroU16;
+use std::sync::Arc;
+
+use super::*;
+use crate::{Endpoint, LocalPods, Packet, Protocol, Verdict};
+
+fn port(name: &str, created: i64, ip: &str) -> ServicePort {
+    let key = PortKey::new("shop", name, "http", Protocol::Tcp);
+    let mut port = ServicePort::new(key, NonZeroU16::new(80).unwrap());
+    port.created = created;
+    port.cluster_ips = vec![ip.parse().unwrap()];
+    port.endpoints = Arc::new([Endpoint::ready("10.1.0.1:8080".parse().unwrap())]);
+    port
+}
+
+fn node() -> NodeFacts {
+    NodeFacts {
+        local_pods: LocalPods::Cidrs(vec!["10.0.0.0/8".parse().unwrap()]),
+        service_cidrs: vec!["172.30.0.0/16".parse().unwrap()],
+        ..NodeFacts::default()
+    }
+}
+
+fn packet(source: &str, destination: &str) -> Packet {
+    Packet {
+        protocol: Protocol::Tcp,
+        source: format!("{source}:40000").parse().unwrap(),
+        destination: destination.parse().unwrap(),
+        interface: Some("eth0".into()),
+    }
+}
+
+#[test]
+fn the_oldest_service_owns_a_shared_address() {
+    let mut snapshot = Snapshot::new(node());
+    snapshot.set(ServicePort {
+        external_ips: vec!["192.168.99.11".parse().unwrap()],
+        ..port("young", 9, "172.30.0.2")
+    });
+    snapshot.set(ServicePort {
+        external_ips: vec!["192.168.99.11".parse().unwrap()],
+        ..port("old", 3, "172.30.0.3")
+    });
+    let young = PortKey::new("shop", "young", "http", Protocol::Tcp);
+    let old = PortKey::new("shop", "old", "http", Protocol::Tcp);
+    assert_eq!(snapshot.port(&young).unwrap().lost.len(), 1);
+    assert_eq!(snapshot.problems(snapshot.port(&young).unwrap()).len(), 1);
+    assert!(snapshot.port(&old).unwrap().lost.is_empty());
+    let before = snapshot.clone();
+    snapshot.remove(&old);
+    assert!(snapshot.port(&young).unwrap().lost.is_empty());
+    assert_eq!(snapshot.touched(&before), vec![old, young]);
+}
+
+#[test]
+fn a_change_touches_only_itself() {
+    let mut snapshot = Snapshot::new(node());
+    for index in 0..1000 {
+        snapshot.set(port(
+            &format!("s{index:04}"),
+            0,
+            &format!("172.30.{}.{}", index / 250, index % 250),
+        ));
+    }
+    let before = snapshot.clone();
+    snapshot.set(port("s0500", 0, "172.30.2.0"));
+    assert!(snapshot.touched(&before).is_empty());
+    snapshot.set(ServicePort {
+        endpoints: Arc::new([]),
+        ..port("s0500", 0, "172.30.2.0")
+    });
+    assert_eq!(
+        snapshot.touched(&before),
+        vec![PortKey::new("shop", "s0500", "http", Protocol::Tcp)]
+    );
+}
+
+#[test]
+fn order_of_events_does_not_matter() {
+    let ports = [
+        port("a", 1, "172.30.0.9"),
+        port("b", 1, "172.30.0.9"),
+        port("c", 0, "172.30.0.9"),
+    ];
+    let of = |order: [usize; 3]| {
+        let mut snapshot = Snapshot::new(node());
+        order.iter().for_each(|&i| snapshot.set(ports[i].clone()));
+        snapshot
+    };
+    for order in [[0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+        assert!(of(order) == of([0, 1, 2]), "{order:?}");
+    }
+}
+
+#[test]
+fn the_oracle_knows_the_four_ends() {
+    let mut snapshot = Snapshot::new(node());
+    snapshot.set(port("web", 0, "172.30.0.1"));
+    snapshot.set(ServicePort {
+        endpoints: Arc::new([]),
+        ..port("empty", 0, "172.30.0.2")
+    });
+    let at = |source, destination| snapshot.route(&packet(source, destination));
+    let endpoint: SocketAddr = "10.1.0.1:8080".parse().unwrap();
+    assert_eq!(
+        at("10.2.0.9", "172.30.0.1:80"),
+        Verdict::Deliver([(endpoint, false)].into())
+    );
+    assert_eq!(
+        at("10.1.0.1", "172.30.0.1:80"),
+        Verdict::Deliver([(endpoint, true)].into()),
+        "hairpin"
+    );
+    assert_eq!(
+        at("203.0.113.2", "172.30.0.1:80"),
+        Verdict::Deliver([(endpoint, true)].into()),
+        "outside"
+    );
+    assert_eq!(
+        at("10.2.0.9", "172.30.0.2:80"),
+        Verdict::Reject,
+        "no endpoints"
+    );
+    assert_eq!(
+        at("10.2.0.9", "172.30.0.1:81"),
+        Verdict::Reject,
+        "no such port"
+    );
+    assert_eq!(
+        at("10.2.0.9", "172.30.9.9:80"),
+        Verdict::Drop,
+        "no such Service"
+    );
+    assert_eq!(at("10.2.0.9", "10.1.0.1:8080"), Verdict::Pass, "not ours");
+}
