@@ -1,1 +1,41 @@
-fn main() {}
+//! The binary: parses the command line and hands over to the crates. No logic lives here.
+
+mod cmd;
+
+use clap::{Parser, Subcommand};
+
+/// Kubernetes Services, whole, in one binary.
+#[derive(Parser)]
+#[command(name = "portolan", version, about, disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve the embedded Kubernetes API and run the controllers.
+    Apiserver(cmd::apiserver::Args),
+    /// Program the Service data plane of this node (takes kube-proxy's place).
+    Proxy(cmd::proxy::Args),
+    /// A whole cluster of network namespaces on this machine.
+    Lab(cmd::lab::Args),
+    /// The server that example pods run: says who it is and whom it saw.
+    Echo(cmd::echo::Args),
+}
+
+fn main() -> std::process::ExitCode {
+    let result = match Cli::parse().command {
+        Command::Apiserver(args) => cmd::apiserver::run(args),
+        Command::Proxy(args) => cmd::proxy::run(args),
+        Command::Lab(args) => cmd::lab::run(args),
+        Command::Echo(args) => cmd::echo::run(args),
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("portolan: {error:#}");
+            std::process::ExitCode::FAILURE
+        }
+    }
+}

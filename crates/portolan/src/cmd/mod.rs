@@ -1,0 +1,6 @@
+//! One module for each command.
+
+pub mod apiserver;
+pub mod echo;
+pub mod lab;
+pub mod proxy;
