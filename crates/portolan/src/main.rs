@@ -22,6 +22,8 @@ enum Command {
     Lab(cmd::lab::Args),
     /// The server that example pods run: says who it is and whom it saw.
     Echo(cmd::echo::Args),
+    /// Ask a server again and again, each time on a new connection, and count who answers.
+    Ask(cmd::ask::Args),
 }
 
 fn main() -> std::process::ExitCode {
@@ -30,6 +32,7 @@ fn main() -> std::process::ExitCode {
         Command::Proxy(args) => cmd::proxy::run(args),
         Command::Lab(args) => cmd::lab::run(args),
         Command::Echo(args) => cmd::echo::run(args),
+        Command::Ask(args) => cmd::ask::run(args),
     };
     match result {
         Ok(code) => code,

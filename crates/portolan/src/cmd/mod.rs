@@ -1,6 +1,7 @@
 //! One module for each command.
 
 pub mod apiserver;
+pub mod ask;
 pub mod echo;
 pub mod lab;
 pub mod proxy;
