@@ -1,1 +1,8 @@
-//! .
+//! How Portolan speaks to a Kubernetes API: client set-up, slim wire types, selectors, watches.
+//!
+//! The wire types hold only the fields that Portolan reads, all optional: what is wrong with an object is for
+//! `reflect` to say, not for the decoder. Nothing here knows what a Service means.
+
+pub mod selector;
+
+pub use selector::{FieldSelector, Selector, SelectorError};
