@@ -1,0 +1,41 @@
+# The commands of this repository. `make` alone says what there is.
+
+CARGO ?= cargo
+
+.PHONY: help setup build demo test check fmt lint deny tidy bench
+
+help: ## say what there is
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
+
+setup: ## install the Debian packages and cargo tools that are missing, nothing else
+	@scripts/setup.sh
+
+build: ## build the binary and every test
+	$(CARGO) build --locked --workspace --all-targets
+
+demo: ## a three-node cluster on this machine, and what a Service does in it
+	@scripts/setup.sh demo
+	$(CARGO) build --locked --package portolan
+	@scripts/demo.sh
+
+test: ## everything that must hold before a change lands (CI runs this)
+	@scripts/test.sh
+
+fmt: ## format the code
+	$(CARGO) fmt --all
+
+check: lint deny tidy ## the checks that run nothing
+
+lint: ## formatting and clippy, warnings are errors
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+
+deny: ## licences, bans and sources of the dependencies
+	$(CARGO) deny --locked check licenses bans sources
+
+tidy: ## the laws of ARCHITECTURE.md
+	$(CARGO) xtask tidy
+
+bench: ## measure; results in bench/out/results.json
+	@scripts/setup.sh demo
+	$(CARGO) run --locked --release --package portolan-testkit --bin bench

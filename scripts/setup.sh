@@ -1,0 +1,52 @@
+#!/usr/bin/env bash
+# Installs what is missing on a Debian or Ubuntu machine, and nothing else. Safe to run again.
+#
+#   scripts/setup.sh         for everything that `make test` does
+#   scripts/setup.sh demo    only for building and running
+set -euo pipefail
+
+want="${1:-all}"
+missing=()
+
+# need COMMAND PACKAGE: the package is wanted when the command is not there.
+need() {
+    PATH="$PATH:/usr/sbin:/sbin" command -v "$1" >/dev/null || missing+=("$2")
+}
+
+need gcc gcc
+need make make
+need curl curl
+need ip iproute2
+need nft nftables
+need unshare util-linux
+need mount mount
+need kubectl kubernetes-client
+# Headers of the C library, for crates that build C (aws-lc-sys).
+echo '#include <stdlib.h>' | gcc -E - >/dev/null 2>&1 || missing+=(libc6-dev)
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
+}
+
+if [ "${#missing[@]}" -gt 0 ]; then
+    command -v apt-get >/dev/null || {
+        echo "setup: this machine has no apt-get; please install what these Debian packages hold: ${missing[*]}" >&2
+        exit 1
+    }
+    echo "setup: installing ${missing[*]}"
+    as_root apt-get update -qq
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+else
+    echo "setup: all Debian packages are there"
+fi
+
+command -v cargo >/dev/null || {
+    echo "setup: no cargo; please install Rust $(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml) or newer with rustup, then run this again" >&2
+    exit 1
+}
+
+if [ "$want" = all ] && ! command -v cargo-deny >/dev/null; then
+    echo "setup: building cargo-deny (once, some minutes)"
+    cargo install --quiet --locked cargo-deny --version "^0.20"
+fi
+echo "setup: done"

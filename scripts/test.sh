@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# Everything that must hold before a change lands. `make test` and CI run this.
+# Stops at the first step that fails, and says at the end what ran.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+ran=()
+step() {
+    local name="$1" start=$SECONDS
+    shift
+    echo "== $name"
+    "$@"
+    ran+=("$name ($((SECONDS - start)) s)")
+}
+
+demo() {
+    if [ -x scripts/demo.sh ]; then
+        scripts/demo.sh
+    else
+        echo "demo: there is no scripts/demo.sh" >&2
+        return 1
+    fi
+}
+
+step "setup" scripts/setup.sh
+step "format" cargo fmt --all --check
+step "licences and sources of dependencies" cargo deny --locked check licenses bans sources
+step "clippy" cargo clippy --locked --workspace --all-targets -- -D warnings
+step "tidy: the laws of ARCHITECTURE.md" cargo xtask tidy
+step "tests" cargo test --locked --workspace
+step "build" cargo build --locked --package portolan
+step "demo" demo
+
+echo
+echo "what ran:"
+printf '  %s\n' "${ran[@]}"
