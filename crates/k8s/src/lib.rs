@@ -3,6 +3,11 @@
 //! The wire types hold only the fields that Portolan reads, all optional: what is wrong with an object is for
 //! `reflect` to say, not for the decoder. Nothing here knows what a Service means.
 
+pub mod backoff;
+pub mod client;
 pub mod selector;
+pub mod watch;
+pub mod wire;
 
+pub use client::{ClientError, client};
 pub use selector::{FieldSelector, Selector, SelectorError};
