@@ -1,5 +1,8 @@
-//! What a served kind is: one entry of one table. Adding a kind is adding an entry to [`KINDS`].
+//! What a served kind is: one entry of one table. Adding a kind is adding an entry to [`crate::kinds::kinds`].
 
+use std::fmt;
+
+use schemars::{Schema, SchemaGenerator};
 use serde_json::Value;
 
 /// One kind that the API server serves. All functions are pure.
@@ -18,6 +21,10 @@ pub struct Kind {
     pub short_names: &'static [&'static str],
     /// Categories, e.g. `all`.
     pub categories: &'static [&'static str],
+    /// Name of the schema in OpenAPI documents, e.g. `io.k8s.api.core.v1.Pod`.
+    pub schema: &'static str,
+    /// Adds the schema of the object, and those that it refers to, to what the generator collects.
+    pub describe: fn(&mut SchemaGenerator) -> Schema,
     /// Whether objects live in a namespace.
     pub scope: Scope,
     /// Subresources next to the object itself.
@@ -28,9 +35,11 @@ pub struct Kind {
     pub row: fn(object: &Value, now: i64) -> Vec<Value>,
     /// Fills in the defaults that a real API server would (after decoding, before admission and validation).
     pub default: fn(object: &mut Value),
-    /// What is done to a new or changed object before validation: `generation`, fields that only status or spec
-    /// writes may change, conditions. `old` is `None` on create.
+    /// What is done to a new or changed object before validation, on writes to the object itself: `generation`,
+    /// the status that such a write may not change. `old` is `None` on create.
     pub prepare: fn(object: &mut Value, old: Option<&Value>),
+    /// The same for a write to `/status`: everything that such a write may not change comes from `old`.
+    pub prepare_status: fn(object: &mut Value, old: &Value),
     /// Everything that is wrong with the object, in the words of the real API server; empty if nothing is.
     pub validate: fn(object: &Value, old: Option<&Value>) -> Vec<FieldError>,
     /// Fields that a field selector may name besides `metadata.name` and `metadata.namespace`,
@@ -78,6 +87,41 @@ pub struct Column {
     pub priority: i32,
 }
 
+impl Column {
+    /// The column of the object's name.
+    pub const NAME: Column = Column {
+        name: "Name",
+        kind: "string",
+        format: "name",
+        description: "Name of the object.",
+        priority: 0,
+    };
+    /// The column that says how long ago the object was created.
+    pub const AGE: Column = Column::new("Age", "string", "Time since the object was created.");
+
+    /// A column that is always shown.
+    pub const fn new(name: &'static str, kind: &'static str, description: &'static str) -> Column {
+        Column {
+            name,
+            kind,
+            format: "",
+            description,
+            priority: 0,
+        }
+    }
+
+    /// A column that `-o wide` shows.
+    pub const fn wide(name: &'static str, kind: &'static str, description: &'static str) -> Column {
+        Column {
+            name,
+            kind,
+            format: "",
+            description,
+            priority: 1,
+        }
+    }
+}
+
 /// One thing that is wrong with one field (field.Error in apimachinery): rendered as
 /// `spec.ports[0].port: Invalid value: 0: must be between 1 and 65535, inclusive`.
 #[derive(Clone, Debug, PartialEq)]
@@ -107,6 +151,140 @@ pub enum FieldReason {
     Duplicate,
     /// FieldValueTooLong, "Too long".
     TooLong,
+    /// FieldValueTooMany, "Too many".
+    TooMany,
+    /// FieldValueTypeInvalid, "Invalid value".
+    TypeInvalid,
+}
+
+impl FieldError {
+    /// A field that must be given is not.
+    pub fn required(field: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self::new(FieldReason::Required, field, Value::Null, detail)
+    }
+
+    /// A field has a value that it can't have.
+    pub fn invalid(
+        field: impl Into<String>,
+        value: impl Into<Value>,
+        detail: impl Into<String>,
+    ) -> Self {
+        Self::new(FieldReason::Invalid, field, value, detail)
+    }
+
+    /// A field has a value that is none of the `supported` ones.
+    pub fn not_supported(
+        field: impl Into<String>,
+        value: impl Into<Value>,
+        supported: &[&str],
+    ) -> Self {
+        let mut quoted: Vec<String> = supported.iter().map(|value| format!("{value:?}")).collect();
+        quoted.sort();
+        Self::new(
+            FieldReason::NotSupported,
+            field,
+            value,
+            format!("supported values: {}", quoted.join(", ")),
+        )
+    }
+
+    /// A field may not be set here.
+    pub fn forbidden(field: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self::new(FieldReason::Forbidden, field, Value::Null, detail)
+    }
+
+    /// A value occurs twice where it may occur once.
+    pub fn duplicate(field: impl Into<String>, value: impl Into<Value>) -> Self {
+        Self::new(FieldReason::Duplicate, field, value, "")
+    }
+
+    /// A value is longer than `bytes_max`.
+    pub fn too_long(field: impl Into<String>, bytes_max: usize) -> Self {
+        Self::new(
+            FieldReason::TooLong,
+            field,
+            Value::Null,
+            format!("may not be more than {bytes_max} bytes"),
+        )
+    }
+
+    /// A list has `actual` items and may have `items_max`.
+    pub fn too_many(field: impl Into<String>, actual: usize, items_max: usize) -> Self {
+        let items = if items_max == 1 { "item" } else { "items" };
+        Self::new(
+            FieldReason::TooMany,
+            field,
+            actual,
+            format!("must have at most {items_max} {items}"),
+        )
+    }
+
+    fn new(
+        reason: FieldReason,
+        field: impl Into<String>,
+        value: impl Into<Value>,
+        detail: impl Into<String>,
+    ) -> Self {
+        FieldError {
+            field: field.into(),
+            reason,
+            value: value.into(),
+            detail: detail.into(),
+        }
+    }
+
+    /// The message without the field, as it stands in a cause of a 422 Status:
+    /// `Invalid value: 0: must be between 1 and 65535, inclusive`.
+    pub fn message(&self) -> String {
+        let mut message = self.reason.words().to_owned();
+        if !matches!(
+            self.reason,
+            FieldReason::Required | FieldReason::Forbidden | FieldReason::TooLong
+        ) {
+            message.push_str(": ");
+            message.push_str(&self.value.to_string());
+        }
+        if !self.detail.is_empty() {
+            message.push_str(": ");
+            message.push_str(&self.detail);
+        }
+        message
+    }
+}
+
+impl fmt::Display for FieldError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.field, self.message())
+    }
+}
+
+impl FieldReason {
+    /// The `reason` of a cause, e.g. `FieldValueInvalid`.
+    pub const fn code(self) -> &'static str {
+        match self {
+            FieldReason::Required => "FieldValueRequired",
+            FieldReason::Invalid => "FieldValueInvalid",
+            FieldReason::NotSupported => "FieldValueNotSupported",
+            FieldReason::Forbidden => "FieldValueForbidden",
+            FieldReason::Duplicate => "FieldValueDuplicate",
+            FieldReason::TooLong => "FieldValueTooLong",
+            FieldReason::TooMany => "FieldValueTooMany",
+            FieldReason::TypeInvalid => "FieldValueTypeInvalid",
+        }
+    }
+
+    /// How a message starts, e.g. `Invalid value`.
+    pub const fn words(self) -> &'static str {
+        match self {
+            FieldReason::Required => "Required value",
+            FieldReason::Invalid | FieldReason::TypeInvalid => "Invalid value",
+            FieldReason::NotSupported => "Unsupported value",
+            FieldReason::Forbidden => "Forbidden",
+            FieldReason::Duplicate => "Duplicate value",
+            FieldReason::TooLong => "Too long",
+            FieldReason::TooMany => "Too many",
+        }
+    }
 }
 
 /// Something that looks at a write, and may change or refuse it, inside the write's own transaction:
