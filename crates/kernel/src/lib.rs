@@ -1,1 +1,22 @@
-//! .
+//! Everything that talks to the Linux kernel: namespaces, links, addresses, routes, sysctls, mounts and processes
+//! for the lab and the tests, and (module `nft`) the nftables target.
+//!
+//! This is the only crate with `unsafe`; each use says why it is sound.
+//! Nothing here decides anything about Services.
+
+pub mod command;
+pub mod error;
+pub mod fdpass;
+pub mod isolate;
+pub mod link;
+pub mod mount;
+pub mod namespace;
+pub mod netlink;
+pub mod netns;
+pub mod process;
+pub mod sysctl;
+pub mod topology;
+
+pub use error::{Error, Result};
+pub use link::Links;
+pub use netns::Netns;
