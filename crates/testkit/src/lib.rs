@@ -1,1 +1,15 @@
-//! .
+//! Scenario files and the proofs that are run over them (docs/testing.md), fakes, and small networks to test in.
+//!
+//! ```text
+//!   scenarios/AREA/NAME.yaml ──▶ Scenario ──▶ Snapshot ──▶ proofs: oracle, traces, faulty targets, the real kernel
+//! ```
+//!
+//! Nobody depends on this crate but tests and the benchmark.
+
+pub mod cluster;
+pub mod pure;
+pub mod scenario;
+pub mod world;
+
+pub use cluster::Cluster;
+pub use scenario::{Probe, Scenario, Step};
