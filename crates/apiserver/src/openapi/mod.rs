@@ -1,9 +1,16 @@
 //! OpenAPI documents of the served kinds, and what their schemas say about an object.
 
+mod definitions;
+mod fields;
+pub mod lists;
+pub mod types;
+
 use bytes::Bytes;
 use serde_json::{Value, json};
 
 use crate::kind::Kind;
+
+pub use fields::{decode, unknown_fields};
 
 /// The OpenAPI documents, each built when it is first asked for.
 pub struct Documents {
@@ -35,9 +42,4 @@ impl Documents {
     pub fn v3(&self, _path: &str) -> Option<Bytes> {
         None
     }
-}
-
-/// A message for each field of an object that its kind does not have: `unknown field "spec.foo"`.
-pub fn unknown_fields(_kind: &Kind, _object: &Value) -> Vec<String> {
-    Vec::new()
 }
