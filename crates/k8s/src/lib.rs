@@ -11,3 +11,6 @@ pub mod wire;
 
 pub use client::{ClientError, client};
 pub use selector::{FieldSelector, Selector, SelectorError};
+
+pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+pub use k8s_openapi::jiff::Timestamp;
