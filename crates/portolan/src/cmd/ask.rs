@@ -26,12 +26,15 @@ const ANSWER_BYTES_MAX: usize = 64 * 1024;
 pub struct Args {
     /// Whom to ask: http://HOST:PORT/PATH, tcp://HOST:PORT or udp://HOST:PORT.
     target: String,
-    /// How many requests; the default is 1, or no limit with --for.
+    /// How many requests; the default is 1, or no limit with --for or --until-eof.
     #[arg(short = 'n', long)]
     count: Option<u64>,
     /// How long to go on, in seconds.
     #[arg(long = "for", value_name = "SECONDS")]
     seconds: Option<f64>,
+    /// Go on until standard input is closed.
+    #[arg(long)]
+    until_eof: bool,
     /// How many requests are under way at once.
     #[arg(short = 'c', long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
     concurrency: u16,
@@ -104,6 +107,8 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         .enable_all()
         .build()?;
     let tally = runtime.block_on(ask_all(&args, target))?;
+    // A thread may still wait in a read of standard input; it must not hold us back.
+    runtime.shutdown_background();
     match args.output.as_deref() {
         Some(_) => println!("{}", serde_json::to_string(&tally)?),
         None => print!("{}", tally.table()),
@@ -116,10 +121,11 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
 
 /// Asks from `concurrency` tasks until count, time or an interrupt ends it.
 async fn ask_all(args: &Args, target: Arc<Target>) -> anyhow::Result<Tally> {
-    let left = Arc::new(AtomicU64::new(match (args.count, args.seconds) {
+    let endless = args.seconds.is_some() || args.until_eof;
+    let left = Arc::new(AtomicU64::new(match (args.count, endless) {
         (Some(count), _) => count,
-        (None, Some(_)) => u64::MAX,
-        (None, None) => 1,
+        (None, true) => u64::MAX,
+        (None, false) => 1,
     }));
     let until = args
         .seconds
@@ -146,22 +152,34 @@ async fn ask_all(args: &Args, target: Arc<Target>) -> anyhow::Result<Tally> {
             })
         })
         .collect();
-    let stop = left.clone();
-    let interrupts = tokio::spawn(async move {
-        let mut term = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-        tokio::select! {
-            _ = tokio::signal::ctrl_c() => {}
-            _ = term.recv() => {}
-        }
-        stop.store(0, Ordering::Relaxed);
-        std::io::Result::Ok(())
-    });
+    let interrupts = tokio::spawn(stop_when_told(left, args.until_eof));
     let mut tally = Tally::default();
     for worker in workers {
         tally.merge(worker.await?);
     }
     interrupts.abort();
+    let _cancelled = interrupts.await;
     Ok(tally)
+}
+
+/// Sets what is left to nothing at an interrupt, at SIGTERM or, if asked for, when standard input ends.
+async fn stop_when_told(left: Arc<AtomicU64>, until_eof: bool) -> std::io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut term = signal(SignalKind::terminate())?;
+    let end = async {
+        if !until_eof {
+            return std::future::pending().await;
+        }
+        let mut rest = tokio::io::sink();
+        tokio::io::copy(&mut tokio::io::stdin(), &mut rest).await
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = term.recv() => {}
+        _ = end => {}
+    }
+    left.store(0, Ordering::Relaxed);
+    Ok(())
 }
 
 fn take(left: &AtomicU64) -> bool {

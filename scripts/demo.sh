@@ -1,0 +1,203 @@
+#!/usr/bin/env bash
+# Shows the main job on real input: a three-node cluster on this machine, driven by kubectl,
+# in which Services do their work through the kernel. Ends with `demo: N checks passed, 0 failed`.
+#
+# PORTOLAN  the binary to show (default: target/release/portolan)
+# KUBECTL   the kubectl to drive it with (default: kubectl)
+# KEEP=1    leave the lab up afterwards
+set -u
+cd "$(dirname "$0")/.."
+PORTOLAN=$(realpath "${PORTOLAN:-target/release/portolan}")
+KUBECTL=${KUBECTL:-kubectl}
+LAB=demo-$$
+work=$(mktemp -d)
+passed=0 failed=0
+begun=$SECONDS
+load_pid=
+
+finish() {
+  [ -n "$load_pid" ] && kill "$load_pid" 2>/dev/null
+  [ "${KEEP:-}" = 1 ] || "$PORTOLAN" lab down --name "$LAB" >/dev/null 2>&1
+  rm -rf "$work"
+}
+trap finish EXIT
+trap 'exit 130' INT TERM
+
+title() { printf '\n\033[1m== %s\033[0m\n' "$*"; }
+say() { printf '   %s\n' "$*"; }
+show() { printf '   \033[2m$ %s\033[0m\n' "$*"; "$@" 2>&1 | sed 's/^/   /'; }
+check() { # check "what holds" COMMAND...
+  local what=$1
+  shift
+  if "$@" >"$work/check" 2>&1; then
+    passed=$((passed + 1))
+    printf '   \033[32m✓\033[0m %s\n' "$what"
+  else
+    failed=$((failed + 1))
+    printf '   \033[31m✗ %s\033[0m\n' "$what"
+    sed 's/^/     /' "$work/check"
+  fi
+}
+k() { "$KUBECTL" -n shop "$@"; }
+lab() { "$PORTOLAN" lab "$1" --name "$LAB" "${@:2}"; }
+inside() { lab exec -n shop client -- "$@"; }          # a command in the client pod
+ask() { inside "$PORTOLAN" ask "$@"; }                 # requests from the client pod
+field() { k get "$1" -o "jsonpath=$2"; }
+answered() { jq -e ".failed == 0 and (.answers | length) == $2" "$1"; } # FILE COUNT
+no_failure() { jq -e '.failed == 0 and .requests > 200' "$work/$1" || cat "$work/$1"; }
+load_begin() { # load_begin NAME TARGET ARGS...: requests from the client pod until load_end
+  local name=$1
+  shift
+  exec {hold}> >(inside "$PORTOLAN" ask "$@" --until-eof -c 4 --pause-ms 5 -o json >"$work/$name")
+  load_pid=$!
+}
+load_end() {
+  exec {hold}>&-
+  wait "$load_pid"
+  load_pid=
+  say "$(jq -c '{requests, failed, answers, failures}' "$work/$1")"
+}
+asks_who() { ask "$1" -n 1 -o json | jq -e ".answers | keys[0] | test(\"$2\")"; }
+test_no_endpoints() { ! k get endpointslices -l kubernetes.io/service-name=web -o 'jsonpath={.items[*].endpoints[*].addresses[*]}' | grep -q .; }
+all_ready() { test "$("$KUBECTL" get nodes --no-headers | awk '$2 == "Ready"' | wc -l)" = 3; }
+changes_reach_the_kernel() {
+  k scale deployment/web --replicas=4 && k rollout status deployment/web --timeout=60s &&
+    await 10 sees_four
+}
+sees_four() { ask "http://$vip" -n 80 -o json | jq -e '.failed == 0 and (.answers | length) == 4'; }
+await() { # await SECONDS COMMAND...
+  local end=$((SECONDS + $1))
+  shift
+  until "$@" >/dev/null 2>&1; do
+    [ "$SECONDS" -lt "$end" ] || return 1
+    read -rt 0.2 <> <(:) || true
+  done
+}
+
+title "A cluster of three nodes on this machine"
+lab up --nodes 3 -f examples/shop || { echo "demo: the lab did not start" >&2; exit 1; }
+KUBECONFIG=$(lab status -o json | jq -r .kubeconfig)
+export KUBECONFIG
+check "every pod of the shop becomes ready" k wait --for=condition=Ready pod --all --timeout=60s
+show "$KUBECTL" get nodes -o wide
+show "$KUBECTL" -n shop get pods -o wide
+show "$KUBECTL" -n shop get services
+show "$KUBECTL" -n shop get endpointslices
+check "three nodes are Ready" test "$("$KUBECTL" get nodes --no-headers | grep -cw Ready)" = 3
+check "the pods of web are on more than one node" \
+  test "$(k get pods -l app=web -o 'jsonpath={range .items[*]}{.spec.nodeName}{"\n"}{end}' | sort -u | wc -l)" -gt 1
+
+title "One address, three pods: ClusterIP"
+vip=$(field service/web '{.spec.clusterIP}')
+vip6=$(field service/web '{.spec.clusterIPs[1]}')
+say "The Service web has the virtual addresses $vip and $vip6. Nobody listens there: the kernel sends each new connection to a pod."
+show lab exec -n shop client -- sh -c 'env | grep ^WEB_SERVICE'
+ask "http://$vip" -n 60 | sed 's/^/   /'
+ask "http://$vip" -n 60 -o json >"$work/vip"
+check "60 requests to $vip reach all three pods, none fails" answered "$work/vip" 3
+ask "http://[$vip6]" -n 60 -o json >"$work/vip6"
+check "so do 60 requests to [$vip6]" answered "$work/vip6" 3
+ask "udp://$(field service/web-udp '{.spec.clusterIP}'):$(field service/web-udp '{.spec.ports[0].port}')" -n 60 -o json >"$work/udp"
+check "and 60 UDP datagrams to the Service web-udp" answered "$work/udp" 3
+ask "http://$vip" -n 1 --field client -o json >"$work/source"
+check "the pod sees the client's own address, $(field pod/client '{.status.podIP}')" \
+  grep -q "$(field pod/client '{.status.podIP}')" "$work/source"
+web0=$(k get pods -l app=web -o 'jsonpath={.items[0].metadata.name}')
+lab exec -n shop "$web0" -- "$PORTOLAN" ask "http://$vip" -n 60 -o json >"$work/hairpin"
+check "a pod behind the Service reaches all of them through it, itself too (hairpin)" answered "$work/hairpin" 3
+
+title "Pods die and come back with other addresses; the Service stays"
+before=$(k get pods -l app=web -o 'jsonpath={range .items[*]}{.status.podIP}{"\n"}{end}' | sort)
+k delete pod -l app=web --wait=false | sed 's/^/   /'
+k rollout status deployment/web --timeout=60s | sed 's/^/   /'
+await 20 test "$(k get pods -l app=web --no-headers | grep -vc Terminating)" = 3
+after=$(k get pods -l app=web --field-selector=status.phase=Running -o 'jsonpath={range .items[?(!@.metadata.deletionTimestamp)]}{.status.podIP}{"\n"}{end}' | sort)
+say "before: $(echo $before)"
+say "after:  $(echo $after)"
+check "the pods have new addresses" test -z "$(comm -12 <(echo "$before") <(echo "$after"))"
+check "the ClusterIP is still $vip" test "$(field service/web '{.spec.clusterIP}')" = "$vip"
+ask "http://$vip" -n 60 -o json >"$work/again"
+check "requests to it reach the new pods, none fails" jq -e '.failed == 0' "$work/again"
+
+title "A rolling update under load"
+load_begin rolling "http://$vip" --field version
+k set env deployment/web VERSION=v2 | sed 's/^/   /'
+k rollout status deployment/web --timeout=60s | sed 's/^/   /'
+load_end rolling
+check "$(jq .requests "$work/rolling") requests were made meanwhile and none failed" no_failure rolling
+check "both versions answered while it went on" jq -e '.answers | length == 2' "$work/rolling"
+
+title "NodePort: from outside, through every node"
+port=$(field service/web-node '{.spec.ports[0].nodePort}')
+for node in 1 2 3; do
+  for address in "192.168.0.1$node" "[fd00:192:168::1$node]"; do
+    lab outside -- "$PORTOLAN" ask "http://$address:$port" -n 30 -o json >"$work/np"
+    check "http://$address:$port on node n$node answers from all three pods" answered "$work/np" 3
+  done
+done
+
+title "A client stays with its pod: sessionAffinity ClientIP"
+cart=$(field service/cart '{.spec.clusterIP}')
+ask "http://$cart" -n 40 | sed 's/^/   /'
+ask "http://$cart" -n 40 -o json >"$work/cart"
+check "80 connections to the Service cart went to one pod" answered "$work/cart" 1
+
+title "A Service in front of an address outside the cluster"
+db=$(field service/db '{.spec.clusterIP}')
+db_port=$(field service/db '{.spec.ports[0].port}')
+show "$KUBECTL" -n shop get endpointslices -l kubernetes.io/service-name=db
+lab outside -- "$PORTOLAN" echo --name database --tcp 5432 >"$work/database" 2>&1 &
+database_pid=$!
+check "tcp://$db:$db_port is answered by the database at 203.0.113.2" \
+  await 10 asks_who "tcp://$db:$db_port" database
+kill "$database_pid" 2>/dev/null
+wait "$database_pid" 2>/dev/null
+
+title "Nobody behind a Service: an error at once, not a timeout"
+k scale deployment/web --replicas=0 | sed 's/^/   /'
+await 30 test_no_endpoints
+ask "http://$vip" -n 1 --timeout-ms 2000 -o json >"$work/none"
+say "$(jq -r '.failures | keys[0]' "$work/none")"
+check "the connection is refused" grep -q 'refused' "$work/none"
+k scale deployment/web --replicas=3 | sed 's/^/   /'
+check "and served again after scaling up" k rollout status deployment/web --timeout=60s
+
+title "kill -9, while requests flow"
+pods_before=$(k get pods -o 'jsonpath={range .items[*]}{.metadata.name}{" "}{.status.podIP}{" "}{.status.containerStatuses[0].restartCount}{"\n"}{end}')
+load_begin crash "http://$vip"
+for part in agent-n1 agent-n2 agent-n3 apiserver; do
+  pid=$(lab status -o json | jq ".processes[] | select(.name == \"$part\").pid")
+  kill -9 "$pid" && say "killed $part (pid $pid)"
+done
+check "the supervisor starts them again, and the API answers" await 30 "$KUBECTL" get --raw /readyz
+check "all nodes are Ready again" await 40 all_ready
+load_end crash
+check "$(jq .requests "$work/crash") requests were made meanwhile and none failed" no_failure crash
+check "no pod was restarted or replaced" test "$pods_before" = \
+  "$(k get pods -o 'jsonpath={range .items[*]}{.metadata.name}{" "}{.status.podIP}{" "}{.status.containerStatuses[0].restartCount}{"\n"}{end}')"
+check "a change after it reaches the kernel of every node" changes_reach_the_kernel
+
+title "kubectl is at home here"
+show "$KUBECTL" -n shop logs --tail=2 "$(k get pods -l app=web -o 'jsonpath={.items[0].metadata.name}')"
+check "kubectl logs shows a pod's output" test -n "$(k logs --tail=1 "$(k get pods -l app=web -o 'jsonpath={.items[0].metadata.name}')")"
+check "kubectl describe service tells endpoints" grep -q '^Endpoints:.*10\.' <(k describe service web)
+
+if [ "${KEEP:-}" != 1 ]; then
+  title "Nothing stays behind"
+  supervisor=$(lab status -o json | jq .supervisor)
+  lab down | sed 's/^/   /'
+  check "lab down ended the supervisor and all its processes" test ! -e "/proc/$supervisor"
+fi
+
+printf '\nLook around by hand:\n'
+cat <<EOF2
+   portolan lab up -f examples/shop           # a cluster of three nodes
+   export KUBECONFIG=\$(portolan lab status -o json | jq -r .kubeconfig)
+   kubectl -n shop get all
+   portolan lab exec -n shop client -- portolan ask http://\\\$WEB_SERVICE_HOST -n 9
+   portolan lab exec --node n1 -- nft list table ip portolan
+   portolan lab down
+EOF2
+printf '\n%s s\n' "$((SECONDS - begun))"
+echo "demo: $passed checks passed, $failed failed"
+[ "$failed" = 0 ]
