@@ -5,7 +5,7 @@
 # PORTOLAN  the binary to show (default: target/release/portolan)
 # KUBECTL   the kubectl to drive it with (default: kubectl)
 # KEEP=1    leave the lab up afterwards
-set -u
+set -euo pipefail
 cd "$(dirname "$0")/.."
 PORTOLAN=$(realpath "${PORTOLAN:-target/release/portolan}")
 KUBECTL=${KUBECTL:-kubectl}
@@ -25,7 +25,9 @@ trap 'exit 130' INT TERM
 
 title() { printf '\n\033[1m== %s\033[0m\n' "$*"; }
 say() { printf '   %s\n' "$*"; }
-show() { printf '   \033[2m$ %s\033[0m\n' "$*"; "$@" 2>&1 | sed 's/^/   /'; }
+# What is only shown may fail: the checks judge.
+quote() { sed 's/^/   /'; }
+show() { printf '   \033[2m$ %s\033[0m\n' "$*"; { "$@" 2>&1 || true; } | quote; }
 check() { # check "what holds" COMMAND...
   local what=$1
   shift
@@ -92,7 +94,7 @@ vip=$(field service/web '{.spec.clusterIP}')
 vip6=$(field service/web '{.spec.clusterIPs[1]}')
 say "The Service web has the virtual addresses $vip and $vip6. Nobody listens there: the kernel sends each new connection to a pod."
 show lab exec -n shop client -- sh -c 'env | grep ^WEB_SERVICE'
-ask "http://$vip" -n 60 | sed 's/^/   /'
+ask "http://$vip" -n 60 | quote
 ask "http://$vip" -n 60 -o json >"$work/vip"
 check "60 requests to $vip reach all three pods, none fails" answered "$work/vip" 3
 ask "http://[$vip6]" -n 60 -o json >"$work/vip6"
@@ -108,8 +110,8 @@ check "a pod behind the Service reaches all of them through it, itself too (hair
 
 title "Pods die and come back with other addresses; the Service stays"
 before=$(k get pods -l app=web -o 'jsonpath={range .items[*]}{.status.podIP}{"\n"}{end}' | sort)
-k delete pod -l app=web --wait=false | sed 's/^/   /'
-k rollout status deployment/web --timeout=60s | sed 's/^/   /'
+k delete pod -l app=web --wait=false | quote
+k rollout status deployment/web --timeout=60s | quote
 await 20 test "$(k get pods -l app=web --no-headers | grep -vc Terminating)" = 3
 after=$(k get pods -l app=web --field-selector=status.phase=Running -o 'jsonpath={range .items[?(!@.metadata.deletionTimestamp)]}{.status.podIP}{"\n"}{end}' | sort)
 say "before: $(echo $before)"
@@ -121,8 +123,8 @@ check "requests to it reach the new pods, none fails" jq -e '.failed == 0' "$wor
 
 title "A rolling update under load"
 load_begin rolling "http://$vip" --field version
-k set env deployment/web VERSION=v2 | sed 's/^/   /'
-k rollout status deployment/web --timeout=60s | sed 's/^/   /'
+k set env deployment/web VERSION=v2 | quote
+k rollout status deployment/web --timeout=60s | quote
 load_end rolling
 check "$(jq .requests "$work/rolling") requests were made meanwhile and none failed" no_failure rolling
 check "both versions answered while it went on" jq -e '.answers | length == 2' "$work/rolling"
@@ -138,7 +140,7 @@ done
 
 title "A client stays with its pod: sessionAffinity ClientIP"
 cart=$(field service/cart '{.spec.clusterIP}')
-ask "http://$cart" -n 40 | sed 's/^/   /'
+ask "http://$cart" -n 40 | quote
 ask "http://$cart" -n 40 -o json >"$work/cart"
 check "80 connections to the Service cart went to one pod" answered "$work/cart" 1
 
@@ -154,12 +156,12 @@ kill "$database_pid" 2>/dev/null
 wait "$database_pid" 2>/dev/null
 
 title "Nobody behind a Service: an error at once, not a timeout"
-k scale deployment/web --replicas=0 | sed 's/^/   /'
+k scale deployment/web --replicas=0 | quote
 await 30 test_no_endpoints
 ask "http://$vip" -n 1 --timeout-ms 2000 -o json >"$work/none"
 say "$(jq -r '.failures | keys[0]' "$work/none")"
 check "the connection is refused" grep -q 'refused' "$work/none"
-k scale deployment/web --replicas=3 | sed 's/^/   /'
+k scale deployment/web --replicas=3 | quote
 check "and served again after scaling up" k rollout status deployment/web --timeout=60s
 
 title "kill -9, while requests flow"
@@ -185,7 +187,7 @@ check "kubectl describe service tells endpoints" grep -q '^Endpoints:.*10\.' <(k
 if [ "${KEEP:-}" != 1 ]; then
   title "Nothing stays behind"
   supervisor=$(lab status -o json | jq .supervisor)
-  lab down | sed 's/^/   /'
+  lab down | quote
   check "lab down ended the supervisor and all its processes" test ! -e "/proc/$supervisor"
 fi
 
