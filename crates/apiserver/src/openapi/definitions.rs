@@ -7,6 +7,7 @@ use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
 use super::lists::{self, ListType};
+use super::operations::PATCH;
 use crate::kind::Kind;
 
 /// What a reference starts with.
@@ -47,6 +48,10 @@ pub fn definitions(kinds: &[&Kind]) -> Map<String, Value> {
                 json!([{"group": group, "kind": kind, "version": version}]);
         }
     }
+    definitions.insert(
+        PATCH.to_owned(),
+        json!({"description": "The body of a patch.", "type": "object"}),
+    );
     definitions.sort_keys();
     definitions
 }
