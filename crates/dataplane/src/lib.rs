@@ -1,1 +1,5 @@
-//! .
+//! The kernel data planes: compile, diff and trace. Pure; the I/O half is `portolan-kernel`.
+//!
+//! [`nftables`] is the default one.
+
+pub mod nftables;

@@ -16,28 +16,24 @@ impl Snapshot {
     /// (dropped); anything else passes.
     pub fn route(&self, packet: &Packet) -> Verdict {
         let address = packet.destination.ip();
-        let Some(port) = NonZeroU16::new(packet.destination.port()) else {
-            return Verdict::Pass;
-        };
-        let protocol = packet.protocol;
-        let exact = Frontend {
-            place: Place::Address(address),
-            protocol,
-            port,
-        };
-        if self.owner(&exact).is_some() {
-            return self.serve(&exact, packet);
-        }
-        if self.node().node_port_addresses.contains(&address) {
-            let family = crate::name::Family::of(address);
-            let node_port = Frontend {
-                place: Place::NodePort(family),
+        // Port 0 is legal in a packet, but no frontend has it.
+        let at = |place| {
+            let port = NonZeroU16::new(packet.destination.port())?;
+            let protocol = packet.protocol;
+            let frontend = Frontend {
+                place,
                 protocol,
                 port,
             };
-            if self.owner(&node_port).is_some() {
-                return self.serve(&node_port, packet);
-            }
+            self.owner(&frontend).map(|_| frontend)
+        };
+        if let Some(exact) = at(Place::Address(address)) {
+            return self.serve(&exact, packet);
+        }
+        if self.node().node_port_addresses.contains(&address)
+            && let Some(node_port) = at(Place::NodePort(crate::name::Family::of(address)))
+        {
+            return self.serve(&node_port, packet);
         }
         if self.is_cluster_ip(address) {
             return Verdict::Reject;

@@ -1,0 +1,268 @@
+//! From the model's decisions to fragments, and fragments into and out of a State.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use portolan_model::{
+    Action, Choices, Family, NodeFacts, Place, PortKey, Problem, ServicePort, Snapshot, Treatment,
+    decide,
+};
+
+use super::ENDPOINTS_MAX;
+use super::class::{Class, List, Via, Way};
+use super::element::Spot;
+use super::layout::ChainId;
+use super::state::{Backing, Entry, Fragment, Part, State, Table, count_down, count_up};
+
+pub(crate) fn compile(snapshot: &Snapshot) -> (State, Vec<Problem>) {
+    let mut state = State::default();
+    let mut problems = Vec::new();
+    for family in Family::ALL {
+        *state.table_mut(family) = Table::of(family, snapshot.node());
+    }
+    for port in snapshot.ports() {
+        problems.extend(snapshot.problems(port));
+        let fragment = Arc::new(fragment(snapshot.node(), port, &mut problems));
+        insert(&mut state, &fragment);
+        state.fragments.insert(port.key.clone(), fragment);
+    }
+    (state, problems)
+}
+
+/// Takes out all old fragments before any new one goes in: a frontend may have moved from one port to another.
+pub(crate) fn update(state: &mut State, snapshot: &Snapshot, touched: &[PortKey]) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let mut changed = Vec::new();
+    for key in touched {
+        let new = snapshot.port(key).map(|port| {
+            problems.extend(snapshot.problems(port));
+            Arc::new(fragment(snapshot.node(), port, &mut problems))
+        });
+        if state.fragments.get(key) == new.as_ref() {
+            continue;
+        }
+        if let Some(old) = state.fragments.remove(key) {
+            remove(state, &old);
+        }
+        changed.extend(new.map(|fragment| (key, fragment)));
+    }
+    for (key, fragment) in changed {
+        insert(state, &fragment);
+        state.fragments.insert(key.clone(), fragment);
+    }
+    problems
+}
+
+fn fragment(node: &NodeFacts, port: &ServicePort, problems: &mut Vec<Problem>) -> Fragment {
+    let treatments = decide(node, port);
+    let of_family = |family: Family| {
+        let ours = |t: &&Treatment| t.frontend.place.family() == family;
+        let ours: Vec<&Treatment> = treatments.iter().filter(ours).collect();
+        part(&ours, port, problems)
+    };
+    let parts = Family::ALL.map(of_family);
+    let mut cluster_ips = port.cluster_ips.clone();
+    cluster_ips.sort_unstable();
+    cluster_ips.dedup();
+    Fragment { parts, cluster_ips }
+}
+
+/// What the treatments of one family become; the first of them gives the port its identity.
+fn part(ours: &[&Treatment], port: &ServicePort, problems: &mut Vec<Problem>) -> Option<Part> {
+    let first = ours.first()?;
+    let protocol = first.frontend.protocol;
+    let spot = |treatment: &Treatment| Spot {
+        address: match (treatment.frontend.place, first.frontend.place.family()) {
+            (Place::Address(address), _) => address,
+            (Place::NodePort(_), Family::V4) => IpAddr::from([0; 4]),
+            (Place::NodePort(_), Family::V6) => IpAddr::from([0; 16]),
+        },
+        protocol,
+        port: treatment.frontend.port.get(),
+    };
+    let id = spot(first);
+    let mut lists = Lists::default();
+    let mut part = Part {
+        id,
+        backing: Arc::default(),
+        services: Vec::new(),
+        allowed: Vec::new(),
+        node_port: None,
+    };
+    let ways: Vec<[Way; 3]> = ours.iter().map(|t| lists.ways(t)).collect();
+    let backing = lists.backing(port, problems);
+    for (treatment, ways) in ours.iter().zip(ways) {
+        let at = spot(treatment);
+        let via = match treatment.frontend.place {
+            Place::NodePort(_) => Via::NodePort,
+            Place::Address(_) if at == id => Via::Direct,
+            Place::Address(_) => Via::Alias,
+        };
+        let class = class_of(via, treatment, ways, &backing);
+        match via {
+            Via::NodePort => part.node_port = Some((protocol, at.port, class)),
+            _ => part.services.push((at, class)),
+        }
+        if let Some(sources) = &treatment.sources {
+            // Overlapping ranges become one: the kernel refuses them.
+            let nets: Vec<IpNet> = sources.iter().map(IpNet::trunc).collect();
+            let mut nets = IpNet::aggregate(&nets);
+            nets.sort_unstable();
+            part.allowed.push((at, nets.into()));
+        }
+    }
+    let remembers = part.services.iter().map(|(_, class)| class);
+    let remembers = remembers.chain(part.node_port.as_ref().map(|(_, _, class)| class));
+    let remembers = remembers.into_iter().any(|class| class.affinity_s > 0);
+    part.backing = Arc::new(Backing {
+        remembers,
+        ..backing
+    });
+    Some(part)
+}
+
+fn class_of(via: Via, treatment: &Treatment, ways: [Way; 3], backing: &Backing) -> Class {
+    let [pod, host, outside] = ways;
+    let count = |wanted: List| {
+        let picks = |way: &Way| matches!(way, Way::Pick { list, .. } if *list == wanted);
+        match ways.iter().any(picks) {
+            true => backing.list(wanted).len().min(ENDPOINTS_MAX) as u16,
+            false => 0,
+        }
+    };
+    let (main, other) = (count(List::Main), count(List::Other));
+    let affinity_s = match &treatment.affinity {
+        Some(affinity) if main > 0 || other > 0 => {
+            let longest = u64::from(Class::AFFINITY_S_MAX);
+            affinity.timeout.as_secs().clamp(1, longest) as u32
+        }
+        _ => 0,
+    };
+    Class {
+        via,
+        guarded: treatment.sources.is_some(),
+        affinity_s,
+        pod,
+        host,
+        outside,
+        main,
+        other,
+    }
+}
+
+/// The lists that treatments choose from, in the order in which they are met. The model knows two: those of the
+/// whole cluster and those of this node.
+#[derive(Default)]
+struct Lists<'a>(Vec<&'a Choices>);
+
+impl<'a> Lists<'a> {
+    fn ways(&mut self, treatment: &'a Treatment) -> [Way; 3] {
+        [&treatment.pod, &treatment.host, &treatment.outside].map(|action| self.way(action))
+    }
+
+    fn way(&mut self, action: &'a Action) -> Way {
+        let (endpoints, masquerade) = match action {
+            Action::Reject => return Way::Reject,
+            Action::Drop => return Way::Drop,
+            Action::Balance {
+                endpoints,
+                masquerade,
+            } => (endpoints, *masquerade),
+        };
+        let known = self.0.iter().position(|list| *list == endpoints);
+        let index = known.unwrap_or_else(|| {
+            self.0.push(endpoints);
+            self.0.len() - 1
+        });
+        debug_assert!(index < 2, "the model decides with two lists");
+        let list = match index {
+            0 => List::Main,
+            _ => List::Other,
+        };
+        Way::Pick { list, masquerade }
+    }
+
+    fn backing(&self, port: &ServicePort, problems: &mut Vec<Problem>) -> Backing {
+        let mut list = |index: usize| -> Vec<SocketAddr> {
+            let all = self.0.get(index).map_or(&[][..], |list| &list.0);
+            if all.len() > ENDPOINTS_MAX {
+                problems.push(Problem {
+                    service: port.key.service.clone(),
+                    reason: "TooManyEndpoints",
+                    message: format!(
+                        "port {} has {} endpoints; only the first {ENDPOINTS_MAX} get connections",
+                        port.port,
+                        all.len()
+                    ),
+                });
+            }
+            all.iter().take(ENDPOINTS_MAX).copied().collect()
+        };
+        Backing {
+            main: list(0),
+            other: list(1),
+            remembers: false,
+        }
+    }
+}
+
+/// The addresses of a backing, each once.
+fn addresses(backing: &Backing) -> BTreeSet<IpAddr> {
+    let all = backing.main.iter().chain(&backing.other);
+    all.map(SocketAddr::ip).collect()
+}
+
+fn insert(state: &mut State, fragment: &Fragment) {
+    for ip in &fragment.cluster_ips {
+        count_up(&mut state.table_mut(Family::of(*ip)).cluster_ips, *ip);
+    }
+    for (family, part) in Family::ALL.into_iter().zip(&fragment.parts) {
+        let Some(part) = part else { continue };
+        let table = state.table_mut(family);
+        let entry = |class| Entry { class, id: part.id };
+        for (spot, class) in &part.services {
+            table.services.insert(*spot, entry(*class));
+            table.use_chain(family, ChainId::Class(*class));
+        }
+        if let Some((protocol, port, class)) = part.node_port {
+            table.node_ports.insert((protocol, port), entry(class));
+            table.use_chain(family, ChainId::Class(class));
+        }
+        for (spot, ranges) in &part.allowed {
+            table.allowed.insert(*spot, ranges.clone());
+        }
+        if *part.backing != Backing::default() {
+            table.backings.insert(part.id, part.backing.clone());
+        }
+        for ip in addresses(&part.backing) {
+            count_up(&mut table.hairpins, ip);
+        }
+    }
+}
+
+fn remove(state: &mut State, fragment: &Fragment) {
+    for ip in &fragment.cluster_ips {
+        count_down(&mut state.table_mut(Family::of(*ip)).cluster_ips, ip);
+    }
+    for (family, part) in Family::ALL.into_iter().zip(&fragment.parts) {
+        let Some(part) = part else { continue };
+        let table = state.table_mut(family);
+        for (spot, class) in &part.services {
+            table.services.remove(spot);
+            table.drop_chain(&ChainId::Class(*class));
+        }
+        if let Some((protocol, port, class)) = part.node_port {
+            table.node_ports.remove(&(protocol, port));
+            table.drop_chain(&ChainId::Class(class));
+        }
+        for (spot, _) in &part.allowed {
+            table.allowed.remove(spot);
+        }
+        table.backings.remove(&part.id);
+        for ip in addresses(&part.backing) {
+            count_down(&mut table.hairpins, &ip);
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! From one State to another: what the kernel has to be told.
+
+use std::net::SocketAddr;
+
+use imbl::OrdMap;
+use imbl::ordmap::DiffItem;
+use portolan_model::Family;
+
+use super::class::List;
+use super::element::{Element, Spot};
+use super::expr::Rule;
+use super::layout::{BaseChain, ChainId, SetName};
+use super::state::{Backing, Entry, State, Table};
+
+/// One step of a transaction.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Op {
+    /// Makes the table of the family stand with all its sets and nothing else.
+    /// The memory of affinity stays if it stands already and looks as it should.
+    Reset(Family),
+    /// Makes a chain, without rules.
+    AddChain(Family, ChainId),
+    /// Removes all rules of a chain.
+    FlushChain(Family, ChainId),
+    /// Appends rules to a chain.
+    AddRules(Family, ChainId, Vec<Rule>),
+    /// Removes elements, all of one set.
+    DeleteElements(Family, SetName, Vec<Element>),
+    /// Adds elements, all of one set.
+    AddElements(Family, SetName, Vec<Element>),
+    /// Removes a chain with its rules; nothing leads to it any more.
+    DeleteChain(Family, ChainId),
+}
+
+/// The steps of one transaction, in order. Empty if nothing is to be done.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Ops(pub Vec<Op>);
+
+pub(crate) fn diff(from: Option<&State>, to: &State) -> Ops {
+    let nothing = State::default();
+    let mut ops = Vec::new();
+    for family in Family::ALL {
+        if from.is_none() {
+            ops.push(Op::Reset(family));
+        }
+        let from = from.unwrap_or(&nothing);
+        tables(family, from.table(family), to.table(family), &mut ops);
+    }
+    Ops(ops)
+}
+
+/// Elements to remove and to add, by set.
+#[derive(Default)]
+struct Changes {
+    removed: [Vec<Element>; SetName::ALL.len()],
+    added: [Vec<Element>; SetName::ALL.len()],
+}
+
+impl Changes {
+    fn remove(&mut self, element: Element) {
+        self.removed[element.set() as usize].push(element);
+    }
+
+    fn add(&mut self, element: Element) {
+        self.added[element.set() as usize].push(element);
+    }
+
+    /// Compares two maps whose entries are elements.
+    fn map<K: Ord + Clone, V: PartialEq + Clone>(
+        &mut self,
+        from: &OrdMap<K, V>,
+        to: &OrdMap<K, V>,
+        element: impl Fn(&K, &V) -> Element,
+    ) {
+        for item in from.diff(to) {
+            match item {
+                DiffItem::Add(key, value) => self.add(element(key, value)),
+                DiffItem::Remove(key, value) => self.remove(element(key, value)),
+                DiffItem::Update { old, new } => {
+                    self.remove(element(old.0, old.1));
+                    self.add(element(new.0, new.1));
+                }
+            }
+        }
+    }
+}
+
+/// New chains come first, since elements lead to them; chains that nobody needs go last.
+fn tables(family: Family, from: &Table, to: &Table, ops: &mut Vec<Op>) {
+    let mut unused = Vec::new();
+    let mut changes = Changes::default();
+    for item in from.chains.diff(&to.chains) {
+        match item {
+            DiffItem::Add(chain, _) => {
+                ops.push(Op::AddChain(family, *chain));
+                ops.push(Op::AddRules(family, *chain, to.rules(family, chain)));
+                if let ChainId::Class(class) = chain {
+                    changes.add(Element::Class(family, *class));
+                }
+            }
+            DiffItem::Remove(chain, _) => {
+                unused.push(Op::DeleteChain(family, *chain));
+                if let ChainId::Class(class) = chain {
+                    changes.remove(Element::Class(family, *class));
+                }
+            }
+            DiffItem::Update {
+                new: (chain, _), ..
+            } => {
+                ops.push(Op::FlushChain(family, *chain));
+                ops.push(Op::AddRules(family, *chain, to.rules(family, chain)));
+            }
+        }
+    }
+    debug_assert!(BaseChain::ALL.iter().all(|c| to.chains.contains_key(&ChainId::Base(*c))));
+    elements(from, to, &mut changes);
+    for (set, removed) in SetName::ALL.into_iter().zip(changes.removed) {
+        if !removed.is_empty() {
+            ops.push(Op::DeleteElements(family, set, removed));
+        }
+    }
+    for (set, added) in SetName::ALL.into_iter().zip(changes.added) {
+        if !added.is_empty() {
+            ops.push(Op::AddElements(family, set, added));
+        }
+    }
+    ops.extend(unused);
+}
+
+fn elements(from: &Table, to: &Table, changes: &mut Changes) {
+    let service = |spot: &Spot, e: &Entry| Element::Service(*spot, e.class, e.id);
+    changes.map(&from.services, &to.services, service);
+    changes.map(&from.node_ports, &to.node_ports, |(protocol, port), e| {
+        Element::NodePort(*protocol, *port, e.class, e.id)
+    });
+    changes.map(&from.cluster_ips, &to.cluster_ips, |ip, _| {
+        Element::ClusterIp(*ip)
+    });
+    changes.map(&from.hairpins, &to.hairpins, |ip, _| Element::Hairpin(*ip));
+    changes.map(&from.node_port_ips, &to.node_port_ips, |ip, ()| {
+        Element::NodePortIp(*ip)
+    });
+    changes.map(&from.pod_cidrs, &to.pod_cidrs, |net, ()| {
+        Element::PodCidr(*net)
+    });
+    changes.map(&from.service_cidrs, &to.service_cidrs, |net, ()| {
+        Element::ServiceCidr(*net)
+    });
+    for item in from.allowed.diff(&to.allowed) {
+        let (old, new) = match &item {
+            DiffItem::Add(spot, new) => (None, Some((*spot, *new))),
+            DiffItem::Remove(spot, old) => (Some((*spot, *old)), None),
+            DiffItem::Update { old, new } => (Some(*old), Some(*new)),
+        };
+        for (spot, ranges) in old {
+            let all = ranges.iter().map(|range| Element::Allowed(*spot, *range));
+            all.for_each(|element| changes.remove(element));
+        }
+        for (spot, ranges) in new {
+            let all = ranges.iter().map(|range| Element::Allowed(*spot, *range));
+            all.for_each(|element| changes.add(element));
+        }
+    }
+    for item in from.backings.diff(&to.backings) {
+        match item {
+            DiffItem::Add(id, new) => endpoints(*id, new, &mut |e| changes.add(e)),
+            DiffItem::Remove(id, old) => endpoints(*id, old, &mut |e| changes.remove(e)),
+            DiffItem::Update { old, new } => backings(*old.0, old.1, new.1, changes),
+        }
+    }
+}
+
+/// Every element of one identity.
+pub(crate) fn endpoints(id: Spot, backing: &Backing, tell: &mut impl FnMut(Element)) {
+    for list in [List::Main, List::Other] {
+        for (slot, to) in (list.first_slot()..).zip(backing.list(list)) {
+            tell(Element::Endpoint(id, slot, *to));
+            if backing.remembers {
+                tell(Element::Member(list, id, *to));
+            }
+        }
+    }
+}
+
+fn backings(id: Spot, old: &Backing, new: &Backing, changes: &mut Changes) {
+    for list in [List::Main, List::Other] {
+        let (was, is) = (old.list(list), new.list(list));
+        for index in 0..was.len().max(is.len()) {
+            let (was, is) = (was.get(index), is.get(index));
+            if was == is {
+                continue;
+            }
+            let slot = list.first_slot() + index as u32;
+            let element = |to: &SocketAddr| Element::Endpoint(id, slot, *to);
+            was.into_iter().for_each(|to| changes.remove(element(to)));
+            is.into_iter().for_each(|to| changes.add(element(to)));
+        }
+        members(id, list, old, new, changes);
+    }
+}
+
+/// Both lists are sorted, so members that stay are found by search.
+fn members(id: Spot, list: List, old: &Backing, new: &Backing, changes: &mut Changes) {
+    let of = |backing: &Backing| match backing.remembers {
+        true => backing.list(list).to_vec(),
+        false => Vec::new(),
+    };
+    let (was, is) = (of(old), of(new));
+    for to in was.iter().filter(|to| is.binary_search(to).is_err()) {
+        changes.remove(Element::Member(list, id, *to));
+    }
+    for to in is.iter().filter(|to| was.binary_search(to).is_err()) {
+        changes.add(Element::Member(list, id, *to));
+    }
+}

@@ -1,0 +1,229 @@
+//! What stands in each table besides elements: the sets with their types, and the chains.
+
+use std::fmt;
+
+use portolan_model::Family;
+
+use super::class::Class;
+
+/// The name of our table, in family `ip` and in family `ip6`.
+pub const TABLE: &str = "portolan";
+
+/// The most clients that the memory of session affinity holds, over all Services of a family.
+/// Its buckets cost 2 MB. When it is full, new clients are balanced without being remembered.
+pub const AFFINITY_MAX: u32 = 131_072;
+
+/// One part of a key or of data; each takes whole 4-byte registers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// An address of the table's family.
+    Address,
+    /// An IP protocol, 1 byte.
+    Protocol,
+    /// A port, 2 bytes in network order.
+    Port,
+    /// A number, 4 bytes in the machine's order.
+    Number,
+}
+
+impl Part {
+    /// Bytes without padding.
+    pub const fn len(self, family: Family) -> usize {
+        match (self, family) {
+            (Part::Address, Family::V6) => 16,
+            (Part::Protocol, _) => 1,
+            (Part::Port, _) => 2,
+            (Part::Address | Part::Number, _) => 4,
+        }
+    }
+
+    /// How many registers it takes.
+    pub const fn registers(self, family: Family) -> u8 {
+        self.len(family).div_ceil(4) as u8
+    }
+}
+
+/// How a set keeps its elements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Plain keys in a hash table.
+    Hash,
+    /// Ranges of one part.
+    Ranges,
+    /// Ranges in the last of several parts.
+    ConcatRanges,
+    /// Keys with a timeout that rules write.
+    Memory,
+}
+
+/// The sets and maps of a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SetName {
+    /// Frontends with an address → class and identity.
+    Services,
+    /// Node ports → class and identity.
+    NodePorts,
+    /// Class → its chain.
+    Classes,
+    /// Identity and slot → endpoint.
+    Endpoints,
+    /// Identity and endpoint: who is in the main list of a port with affinity.
+    Members,
+    /// The same for the other list.
+    OtherMembers,
+    /// Frontend and source: who may enter a guarded frontend.
+    Allowed,
+    /// Addresses of which unused ports are rejected.
+    ClusterIps,
+    /// Endpoint addresses twice: a packet from an endpoint to itself.
+    Hairpins,
+    /// Addresses on which node ports answer.
+    NodePortIps,
+    /// Sources that are pods.
+    PodCidrs,
+    /// Destinations that are dropped when no Service has them.
+    ServiceCidrs,
+    /// Client and identity → endpoint; written by rules only.
+    Affinity,
+}
+
+use Part::{Address, Number, Port, Protocol};
+
+impl SetName {
+    /// All sets, in the order in which they are made.
+    pub const ALL: [SetName; 13] = [
+        SetName::Services,
+        SetName::NodePorts,
+        SetName::Classes,
+        SetName::Endpoints,
+        SetName::Members,
+        SetName::OtherMembers,
+        SetName::Allowed,
+        SetName::ClusterIps,
+        SetName::Hairpins,
+        SetName::NodePortIps,
+        SetName::PodCidrs,
+        SetName::ServiceCidrs,
+        SetName::Affinity,
+    ];
+
+    /// Its name in the kernel.
+    pub const fn name(self) -> &'static str {
+        match self {
+            SetName::Services => "services",
+            SetName::NodePorts => "node-ports",
+            SetName::Classes => "classes",
+            SetName::Endpoints => "endpoints",
+            SetName::Members => "members",
+            SetName::OtherMembers => "other-members",
+            SetName::Allowed => "allowed",
+            SetName::ClusterIps => "cluster-ips",
+            SetName::Hairpins => "hairpins",
+            SetName::NodePortIps => "node-port-ips",
+            SetName::PodCidrs => "pod-cidrs",
+            SetName::ServiceCidrs => "service-cidrs",
+            SetName::Affinity => "affinity",
+        }
+    }
+
+    /// The set with this name in the kernel.
+    pub fn named(name: &str) -> Option<Self> {
+        SetName::ALL.into_iter().find(|set| set.name() == name)
+    }
+
+    /// The parts of its key.
+    pub const fn key(self) -> &'static [Part] {
+        match self {
+            SetName::Services => &[Address, Protocol, Port],
+            SetName::NodePorts => &[Protocol, Port],
+            SetName::Classes => &[Number, Number],
+            SetName::Endpoints => &[Address, Protocol, Port, Number],
+            SetName::Members | SetName::OtherMembers => &[Address, Protocol, Port, Address, Port],
+            SetName::Allowed => &[Address, Protocol, Port, Address],
+            SetName::Hairpins => &[Address, Address],
+            SetName::ClusterIps
+            | SetName::NodePortIps
+            | SetName::PodCidrs
+            | SetName::ServiceCidrs => &[Address],
+            SetName::Affinity => &[Address, Address, Protocol, Port],
+        }
+    }
+
+    /// The parts of its data; empty for a plain set and for a verdict map.
+    pub const fn data(self) -> &'static [Part] {
+        match self {
+            SetName::Services | SetName::NodePorts => &[Number, Number, Address, Protocol, Port],
+            SetName::Endpoints | SetName::Affinity => &[Address, Port],
+            _ => &[],
+        }
+    }
+
+    /// Whether its data are verdicts.
+    pub const fn has_verdicts(self) -> bool {
+        matches!(self, SetName::Classes)
+    }
+
+    /// How it keeps its elements.
+    pub const fn kind(self) -> Kind {
+        match self {
+            SetName::Allowed => Kind::ConcatRanges,
+            SetName::PodCidrs | SetName::ServiceCidrs => Kind::Ranges,
+            SetName::Affinity => Kind::Memory,
+            _ => Kind::Hash,
+        }
+    }
+}
+
+/// The chains that every table has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum BaseChain {
+    /// Finds the class of a packet; reached from the next two.
+    Services,
+    /// Hook prerouting, type nat, priority -100.
+    Prerouting,
+    /// Hook output, type nat, priority -100.
+    Output,
+    /// Hook postrouting, type nat, priority 100.
+    Postrouting,
+}
+
+impl BaseChain {
+    /// All, in the order in which they are made.
+    pub const ALL: [BaseChain; 4] = [
+        BaseChain::Services,
+        BaseChain::Prerouting,
+        BaseChain::Output,
+        BaseChain::Postrouting,
+    ];
+
+    /// Netfilter hook number and priority, for those that are attached to one.
+    pub const fn hook(self) -> Option<(u32, i32)> {
+        match self {
+            BaseChain::Services => None,
+            BaseChain::Prerouting => Some((0, -100)),
+            BaseChain::Output => Some((3, -100)),
+            BaseChain::Postrouting => Some((4, 100)),
+        }
+    }
+}
+
+/// A chain of ours. Ordered so that whoever is jumped to comes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ChainId {
+    /// The chain of a class.
+    Class(Class),
+    /// One that always stands.
+    Base(BaseChain),
+}
+
+impl fmt::Display for ChainId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ChainId::Class(class) => class.fmt(f),
+            ChainId::Base(BaseChain::Services) => f.write_str("services"),
+            ChainId::Base(BaseChain::Prerouting) => f.write_str("prerouting"),
+            ChainId::Base(BaseChain::Output) => f.write_str("output"),
+            ChainId::Base(BaseChain::Postrouting) => f.write_str("postrouting"),
+        }
+    }
+}

@@ -1,0 +1,419 @@
+//! The rules of every chain.
+
+use std::sync::Arc;
+
+use portolan_model::{Family, LocalPods, Origin};
+
+use super::MASQUERADE_MARK;
+use super::class::{Class, List, Via, Way};
+use super::expr::{Expr, Field, Reg, Rejection, Rule};
+use super::layout::{BaseChain, ChainId, SetName};
+
+/// How rules recognise pods; the ranges themselves are elements.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Pods {
+    /// Nobody is a pod.
+    #[default]
+    Unknown,
+    /// A source in `pod-cidrs`.
+    Cidrs,
+    /// Packets from an interface with this name.
+    Interface(Arc<str>),
+    /// Packets from an interface whose name starts so.
+    InterfacePrefix(Arc<str>),
+}
+
+impl Pods {
+    /// The longest interface name (IFNAMSIZ without the final zero).
+    const NAME_MAX: usize = 15;
+
+    /// An interface name that the kernel cannot have recognises nobody.
+    pub(crate) fn of(pods: &LocalPods) -> Self {
+        match pods {
+            LocalPods::Unknown => Pods::Unknown,
+            LocalPods::Cidrs(_) => Pods::Cidrs,
+            LocalPods::Interface(name) if name.is_empty() => Pods::Unknown,
+            LocalPods::Interface(name) | LocalPods::InterfacePrefix(name)
+                if name.len() > Self::NAME_MAX =>
+            {
+                Pods::Unknown
+            }
+            LocalPods::Interface(name) => Pods::Interface(name.clone()),
+            LocalPods::InterfacePrefix(prefix) => Pods::InterfacePrefix(prefix.clone()),
+        }
+    }
+}
+
+/// Where values lie in registers, so that every key is contiguous:
+///
+/// ```text
+///   source │ destination or identity's address │ protocol │ port │ endpoint's address or slot │ endpoint's port
+///      class (2) ┘ ends where the identity starts
+/// ```
+pub(crate) struct Registers {
+    pub source: Reg,
+    pub class: Reg,
+    pub destination: Reg,
+    pub protocol: Reg,
+    pub port: Reg,
+    pub endpoint: Reg,
+    pub endpoint_port: Reg,
+}
+
+/// Free for conditions at the start of a rule, and for the mark.
+const SCRATCH: Reg = Reg(0);
+const MARK: Reg = Reg(15);
+
+impl Registers {
+    pub(crate) const fn of(family: Family) -> Self {
+        let width = match family {
+            Family::V4 => 1,
+            Family::V6 => 4,
+        };
+        let destination = if width < 2 { 2 } else { width };
+        let endpoint = destination + width + 2;
+        Registers {
+            source: Reg(destination - width),
+            class: Reg(destination - 2),
+            destination: Reg(destination),
+            protocol: Reg(destination + width),
+            port: Reg(destination + width + 1),
+            endpoint: Reg(endpoint),
+            endpoint_port: Reg(endpoint + width),
+        }
+    }
+}
+
+/// The rules of `chain` in the table of `family`.
+pub(crate) fn rules(family: Family, chain: &ChainId, pods: &Pods) -> Vec<Rule> {
+    let at = Registers::of(family);
+    match chain {
+        ChainId::Base(BaseChain::Services) => services(&at),
+        ChainId::Base(BaseChain::Prerouting | BaseChain::Output) => {
+            vec![Rule(vec![Expr::Jump(ChainId::Base(BaseChain::Services))])]
+        }
+        ChainId::Base(BaseChain::Postrouting) => postrouting(&at),
+        ChainId::Class(class) => Chain { at, class, pods }.rules(),
+    }
+}
+
+fn services(at: &Registers) -> Vec<Rule> {
+    let find = |map, key| Expr::Find {
+        map,
+        key,
+        into: at.class,
+    };
+    let dispatch = Expr::Dispatch { key: at.class };
+    let destination = Expr::Load(Field::Destination, at.destination);
+    let among = |set| {
+        vec![
+            destination.clone(),
+            Expr::Member {
+                set,
+                key: at.destination,
+                negate: false,
+            },
+        ]
+    };
+    let ports = [
+        Expr::Load(Field::Protocol, at.protocol),
+        Expr::Load(Field::Port, at.port),
+    ];
+    let mut by_address = vec![destination.clone()];
+    by_address.extend(ports.clone());
+    by_address.extend([find(SetName::Services, at.destination), dispatch.clone()]);
+    let mut by_port = among(SetName::NodePortIps);
+    by_port.extend(ports);
+    by_port.extend([find(SetName::NodePorts, at.protocol), dispatch]);
+    let mut rules = vec![Rule(by_address), Rule(by_port)];
+    rules.extend(rejections(at, &among(SetName::ClusterIps)));
+    let mut unallocated = among(SetName::ServiceCidrs);
+    unallocated.push(Expr::Drop);
+    rules.push(Rule(unallocated));
+    rules
+}
+
+fn rejections(at: &Registers, condition: &[Expr]) -> [Rule; 2] {
+    let mut reset = condition.to_vec();
+    reset.extend([
+        Expr::Load(Field::Protocol, at.protocol),
+        Expr::Compare {
+            reg: at.protocol,
+            negate: false,
+            bytes: vec![portolan_model::Protocol::Tcp.number()],
+        },
+        Expr::Reject(Rejection::TcpReset),
+    ]);
+    let mut unreachable = condition.to_vec();
+    unreachable.push(Expr::Reject(Rejection::PortUnreachable));
+    [Rule(reset), Rule(unreachable)]
+}
+
+fn set_mark() -> [Expr; 3] {
+    let (mask, xor) = (!MASQUERADE_MARK, MASQUERADE_MARK);
+    let reg = MARK;
+    [
+        Expr::Load(Field::Mark, reg),
+        Expr::Bits { reg, mask, xor },
+        Expr::SetMark(reg),
+    ]
+}
+
+/// `IPS_DST_NAT` of linux/netfilter/nf_conntrack_common.h.
+pub(crate) const STATUS_DNAT: u32 = 1 << 5;
+
+fn postrouting(at: &Registers) -> Vec<Rule> {
+    let reg = MARK;
+    let bits = |mask, xor| Expr::Bits { reg, mask, xor };
+    let compare = |negate, value: u32| Expr::Compare {
+        reg,
+        negate,
+        bytes: value.to_ne_bytes().to_vec(),
+    };
+    let marked = vec![
+        Expr::Load(Field::Mark, reg),
+        bits(MASQUERADE_MARK, 0),
+        compare(false, MASQUERADE_MARK),
+        Expr::Load(Field::Mark, reg),
+        bits(u32::MAX, MASQUERADE_MARK),
+        Expr::SetMark(reg),
+        Expr::Masquerade,
+    ];
+    let hairpin = vec![
+        Expr::Load(Field::Status, reg),
+        bits(STATUS_DNAT, 0),
+        compare(true, 0),
+        Expr::Load(Field::Source, at.source),
+        Expr::Load(Field::Destination, at.destination),
+        Expr::Member {
+            set: SetName::Hairpins,
+            key: at.source,
+            negate: false,
+        },
+        Expr::Masquerade,
+    ];
+    vec![Rule(marked), Rule(hairpin)]
+}
+
+/// The chain of one class.
+struct Chain<'a> {
+    at: Registers,
+    class: &'a Class,
+    pods: &'a Pods,
+}
+
+impl Chain<'_> {
+    fn rules(&self) -> Vec<Rule> {
+        let class = self.class;
+        let mut rules = Vec::new();
+        if class.guarded {
+            rules.push(self.guard());
+        }
+        let ways = [Origin::Host, Origin::Pod, Origin::Outside].map(|o| (o, class.way(o)));
+        let one = ways.iter().all(|(_, way)| way.target() == class.host.target());
+        if !one {
+            for (origin, way) in ways {
+                let condition = match origin {
+                    Origin::Outside => Vec::new(),
+                    _ => self.condition(origin),
+                };
+                self.serve(&condition, way, way.masquerades(), &mut rules);
+            }
+            return rules;
+        }
+        let all = ways.iter().all(|(_, way)| way.masquerades());
+        if !all {
+            for (origin, _) in ways.iter().filter(|(_, way)| way.masquerades()) {
+                let mut rule = self.condition(*origin);
+                rule.extend(set_mark());
+                rules.push(Rule(rule));
+            }
+        }
+        self.serve(&[], class.host, all, &mut rules);
+        rules
+    }
+
+    /// Drops whoever may not enter.
+    fn guard(&self) -> Rule {
+        let at = &self.at;
+        Rule(vec![
+            Expr::Load(Field::Destination, at.destination),
+            Expr::Load(Field::Protocol, at.protocol),
+            Expr::Load(Field::Port, at.port),
+            Expr::Load(Field::Source, at.endpoint),
+            Expr::Member {
+                set: SetName::Allowed,
+                key: at.destination,
+                negate: true,
+            },
+            Expr::Drop,
+        ])
+    }
+
+    /// Matches packets of `origin` only.
+    fn condition(&self, origin: Origin) -> Vec<Expr> {
+        let host = origin == Origin::Host;
+        let mut all = vec![
+            Expr::Load(Field::Interface, SCRATCH),
+            Expr::Compare {
+                reg: SCRATCH,
+                negate: !host,
+                bytes: vec![0; 4],
+            },
+        ];
+        if host {
+            return all;
+        }
+        let negate = origin == Origin::Outside;
+        let name = |bytes: Vec<u8>| {
+            [
+                Expr::Load(Field::InterfaceName, SCRATCH),
+                Expr::Compare {
+                    reg: SCRATCH,
+                    negate,
+                    bytes,
+                },
+            ]
+        };
+        // What can never be true, for "no packet comes from a pod" and "no packet comes from elsewhere".
+        let never = Expr::Compare {
+            reg: SCRATCH,
+            negate: false,
+            bytes: vec![0; 4],
+        };
+        match self.pods {
+            Pods::Unknown if negate => {}
+            Pods::Unknown => all.push(never),
+            Pods::Cidrs => all.extend([
+                Expr::Load(Field::Source, self.at.source),
+                Expr::Member {
+                    set: SetName::PodCidrs,
+                    key: self.at.source,
+                    negate,
+                },
+            ]),
+            Pods::Interface(interface) => {
+                let mut bytes = interface.as_bytes().to_vec();
+                bytes.resize(16, 0);
+                all.extend(name(bytes));
+            }
+            Pods::InterfacePrefix(prefix) if prefix.is_empty() => {
+                all.extend(negate.then_some(never));
+            }
+            Pods::InterfacePrefix(prefix) => all.extend(name(prefix.as_bytes().to_vec())),
+        }
+        all
+    }
+
+    fn serve(&self, condition: &[Expr], way: Way, masquerade: bool, rules: &mut Vec<Rule>) {
+        match way {
+            Way::Reject => rules.extend(rejections(&self.at, condition)),
+            Way::Drop => {
+                let mut rule = condition.to_vec();
+                rule.push(Expr::Drop);
+                rules.push(Rule(rule));
+            }
+            Way::Pick { list, .. } => {
+                let pick = self.pick(list);
+                let mut goal: Vec<Expr> = Vec::new();
+                if masquerade {
+                    goal.extend(set_mark());
+                }
+                goal.push(Expr::Dnat {
+                    address: self.at.endpoint,
+                    port: self.at.endpoint_port,
+                });
+                let rule = |parts: &[&[Expr]]| Rule(parts.concat());
+                if self.class.affinity_s > 0 {
+                    self.remembered(condition, list, &pick, &goal, rules);
+                }
+                rules.push(rule(&[condition, &self.identity(), &pick, &goal]));
+            }
+        }
+    }
+
+    /// Loads the identity of the Service port.
+    fn identity(&self) -> Vec<Expr> {
+        let at = &self.at;
+        let ports = [
+            Expr::Load(Field::Protocol, at.protocol),
+            Expr::Load(Field::Port, at.port),
+        ];
+        let find = |map, key| Expr::Find {
+            map,
+            key,
+            into: at.class,
+        };
+        let mut all = Vec::new();
+        if self.class.via != Via::NodePort {
+            all.push(Expr::Load(Field::Destination, at.destination));
+        }
+        all.extend(ports);
+        match self.class.via {
+            Via::Direct => {}
+            Via::Alias => all.push(find(SetName::Services, at.destination)),
+            Via::NodePort => all.push(find(SetName::NodePorts, at.protocol)),
+        }
+        all
+    }
+
+    /// Chooses an endpoint of a list, each with the same chance.
+    fn pick(&self, list: List) -> Vec<Expr> {
+        let modulus = match list {
+            List::Main => self.class.main,
+            List::Other => self.class.other,
+        };
+        vec![
+            Expr::Random {
+                modulus: modulus.into(),
+                offset: list.first_slot(),
+                into: self.at.endpoint,
+            },
+            Expr::Find {
+                map: SetName::Endpoints,
+                key: self.at.destination,
+                into: self.at.endpoint,
+            },
+        ]
+    }
+
+    /// Three rules for affinity: a known client whose endpoint is still there goes to it; if it is gone, the client is
+    /// forgotten; a client that is not known is balanced and remembered. (The rule after them serves when that fails.)
+    fn remembered(
+        &self,
+        condition: &[Expr],
+        list: List,
+        pick: &[Expr],
+        goal: &[Expr],
+        rules: &mut Vec<Rule>,
+    ) {
+        let (key, data) = (self.at.source, self.at.endpoint);
+        let timeout_s = self.class.affinity_s;
+        let mut client = self.identity();
+        client.push(Expr::Load(Field::Source, key));
+        let known = Expr::Find {
+            map: SetName::Affinity,
+            key,
+            into: data,
+        };
+        let set = match list {
+            List::Main => SetName::Members,
+            List::Other => SetName::OtherMembers,
+        };
+        let there = Expr::Member {
+            set,
+            key: self.at.destination,
+            negate: false,
+        };
+        let remember = Expr::Remember {
+            key,
+            data,
+            timeout_s,
+        };
+        let stay = [known.clone(), there, remember.clone()];
+        let forget = [known, Expr::Forget { key, data }];
+        rules.push(Rule([condition, &client, &stay, goal].concat()));
+        rules.push(Rule([condition, &client, &forget].concat()));
+        rules.push(Rule([condition, &client, pick, &[remember], goal].concat()));
+    }
+}

@@ -1,0 +1,263 @@
+//! Rules and whole States as text, in the words of `nft`. For people and goldens; the kernel gets netlink.
+
+use std::fmt::Write;
+
+use portolan_model::Family;
+
+use super::element::Element;
+use super::expr::{Expr, Field, Reg, Rejection, Rule};
+use super::layout::{BaseChain, ChainId, Kind, Part, SetName, TABLE};
+use super::state::State;
+
+/// What each register holds, as text; values longer than a register are kept where they start.
+struct Words {
+    family: Family,
+    at: [(String, u8); 16],
+}
+
+impl Words {
+    fn put(&mut self, reg: Reg, text: String, registers: u8) {
+        if let Some(slot) = self.at.get_mut(usize::from(reg.0)) {
+            *slot = (text, registers);
+        }
+    }
+
+    fn one(&self, reg: Reg) -> &str {
+        self.at
+            .get(usize::from(reg.0))
+            .map_or("?", |(text, _)| text)
+    }
+
+    /// The words of a key that starts at `reg`.
+    fn key(&self, reg: Reg, parts: &[Part]) -> String {
+        let length: u8 = parts.iter().map(|part| part.registers(self.family)).sum();
+        let mut words = Vec::new();
+        let mut at = reg.0;
+        while at < reg.0 + length {
+            let (text, registers) = self.at.get(usize::from(at)).cloned().unwrap_or_default();
+            if registers == 0 {
+                at += 1;
+                continue;
+            }
+            words.push(text);
+            at += registers;
+        }
+        words.join(" . ")
+    }
+
+    /// Names the parts of what a map gave, each where it lies.
+    fn put_data(&mut self, into: Reg, map: SetName, text: &str) {
+        let mut at = into.0;
+        for (index, part) in map.data().iter().enumerate() {
+            let registers = part.registers(self.family);
+            let text = match index {
+                0 => text.to_owned(),
+                _ => String::new(),
+            };
+            let registers_shown = if index == 0 { registers } else { 0 };
+            self.put(Reg(at), text, registers_shown);
+            at += registers;
+        }
+    }
+}
+
+impl Rule {
+    /// The rule in the words of `nft`. What a map gave is written as the whole lookup.
+    pub fn show(&self, family: Family) -> String {
+        let empty = || (String::new(), 0);
+        let mut words = Words {
+            family,
+            at: std::array::from_fn(|_| empty()),
+        };
+        let mut done: Vec<String> = Vec::new();
+        for expr in &self.0 {
+            if let Some(statement) = words.step(expr) {
+                done.push(statement);
+            }
+        }
+        done.join(" ")
+    }
+}
+
+impl Words {
+    /// Follows one expression; says what it does, if it does something by itself.
+    fn step(&mut self, expr: &Expr) -> Option<String> {
+        let family = self.family;
+        let ip = match family {
+            Family::V4 => "ip",
+            Family::V6 => "ip6",
+        };
+        match expr {
+            Expr::Load(field, reg) => {
+                let text = match field {
+                    Field::Source => format!("{ip} saddr"),
+                    Field::Destination => format!("{ip} daddr"),
+                    Field::Protocol => "meta l4proto".into(),
+                    Field::Port => "th dport".into(),
+                    Field::Interface => "iif".into(),
+                    Field::InterfaceName => "iifname".into(),
+                    Field::Mark => "meta mark".into(),
+                    Field::Status => "ct status".into(),
+                };
+                self.put(*reg, text, field.len(family).div_ceil(4) as u8);
+                None
+            }
+            Expr::Bits { reg, mask, xor } => {
+                let text = format!("({} & {mask:#010x} ^ {xor:#010x})", self.one(*reg));
+                self.put(*reg, text, 1);
+                None
+            }
+            Expr::Compare { reg, negate, bytes } => {
+                let negation = if *negate { "!= " } else { "" };
+                Some(format!("{} {negation}{}", self.one(*reg), value(bytes)))
+            }
+            Expr::Member { set, key, negate } => {
+                let negation = if *negate { "!= " } else { "" };
+                let key = self.key(*key, set.key());
+                Some(format!("{key} {negation}@{}", set.name()))
+            }
+            Expr::Find { map, key, into } => {
+                let text = format!("{} map @{}", self.key(*key, map.key()), map.name());
+                self.put_data(*into, *map, &text);
+                None
+            }
+            Expr::Dispatch { key } => {
+                Some(format!("{} vmap @{}", self.one(*key), SetName::Classes.name()))
+            }
+            Expr::Random {
+                modulus,
+                offset,
+                into,
+            } => {
+                let text = format!("numgen random mod {modulus} offset {offset}");
+                self.put(*into, text, 1);
+                None
+            }
+            Expr::Remember {
+                key,
+                data,
+                timeout_s,
+            } => Some(format!(
+                "update @affinity {{ {} timeout {timeout_s}s : {} }}",
+                self.key(*key, SetName::Affinity.key()),
+                self.one(*data),
+            )),
+            Expr::Forget { key, data } => Some(format!(
+                "delete @affinity {{ {} : {} }}",
+                self.key(*key, SetName::Affinity.key()),
+                self.one(*data),
+            )),
+            Expr::SetMark(reg) => Some(format!("meta mark set {}", self.one(*reg))),
+            Expr::Dnat { address, .. } => Some(format!(
+                "dnat {ip} addr . port to {}",
+                self.one(*address)
+            )),
+            Expr::Masquerade => Some("masquerade fully-random".into()),
+            Expr::Reject(Rejection::TcpReset) => Some("reject with tcp reset".into()),
+            Expr::Reject(Rejection::PortUnreachable) => Some(match family {
+                Family::V4 => "reject with icmp port-unreachable".into(),
+                Family::V6 => "reject with icmpv6 port-unreachable".into(),
+            }),
+            Expr::Drop => Some("drop".into()),
+            Expr::Jump(chain) => Some(format!("jump {chain}")),
+        }
+    }
+}
+
+/// Bytes as nft would write them: names of interfaces in quotes, everything else as a number.
+fn value(bytes: &[u8]) -> String {
+    let name = bytes.iter().take_while(|byte| byte.is_ascii_graphic()).count();
+    match bytes {
+        [one] => one.to_string(),
+        &[a, b, c, d] if name < 4 || d == 0 => {
+            format!("{:#010x}", u32::from_ne_bytes([a, b, c, d]))
+        }
+        _ => {
+            let text = String::from_utf8_lossy(&bytes[..name]).into_owned();
+            let star = if bytes.len() < 16 { "*" } else { "" };
+            format!("\"{text}{star}\"")
+        }
+    }
+}
+
+/// A whole State as `nft list table` would show it, as far as nft has words for it.
+pub fn show(state: &State) -> String {
+    let mut out = String::new();
+    for family in Family::ALL {
+        show_table(state, family, &mut out);
+    }
+    out
+}
+
+fn show_table(state: &State, family: Family, out: &mut String) {
+    let ip = match family {
+        Family::V4 => "ip",
+        Family::V6 => "ip6",
+    };
+    let table = state.table(family);
+    let elements = table.elements(family);
+    let mut line = |text: &str| {
+        // Writing to a String cannot fail.
+        let _ = writeln!(out, "{text}");
+    };
+    line(&format!("table {ip} {TABLE} {{"));
+    for set in SetName::ALL {
+        let word = match set.data().is_empty() && !set.has_verdicts() {
+            true => "set",
+            false => "map",
+        };
+        line(&format!("\t{word} {} {{", set.name()));
+        line(&format!("\t\ttype {}", types(set, ip)));
+        match set.kind() {
+            Kind::Hash => {}
+            Kind::Ranges | Kind::ConcatRanges => line("\t\tflags interval"),
+            Kind::Memory => line("\t\tflags dynamic,timeout"),
+        }
+        let of_set = |element: &&Element| element.set() == set;
+        for element in elements.iter().filter(of_set) {
+            line(&format!("\t\t{element}"));
+        }
+        line("\t}");
+    }
+    for chain in table.chains() {
+        line(&format!("\tchain {chain} {{"));
+        if let ChainId::Base(base) = chain
+            && let Some((_, priority)) = base.hook()
+        {
+            let hook = match base {
+                BaseChain::Services => "",
+                BaseChain::Prerouting => "prerouting",
+                BaseChain::Output => "output",
+                BaseChain::Postrouting => "postrouting",
+            };
+            line(&format!("\t\ttype nat hook {hook} priority {priority};"));
+        }
+        for rule in table.rules(family, chain) {
+            line(&format!("\t\t{}", rule.show(family)));
+        }
+        line("\t}");
+    }
+    line("}");
+}
+
+fn types(set: SetName, ip: &str) -> String {
+    let address = match ip {
+        "ip" => "ipv4_addr",
+        _ => "ipv6_addr",
+    };
+    let words = |parts: &[Part]| {
+        let word = |part: &Part| match part {
+            Part::Address => address,
+            Part::Protocol => "inet_proto",
+            Part::Port => "inet_service",
+            Part::Number => "mark",
+        };
+        parts.iter().map(word).collect::<Vec<_>>().join(" . ")
+    };
+    let key = words(set.key());
+    match (set.has_verdicts(), set.data()) {
+        (true, _) => format!("{key} : verdict"),
+        (false, []) => key,
+        (false, data) => format!("{key} : {}", words(data)),
+    }
+}

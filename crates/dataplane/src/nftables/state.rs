@@ -1,0 +1,245 @@
+//! What should stand in the kernel. All maps are persistent: a clone costs O(1), and `diff` skips what both sides share.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use imbl::OrdMap;
+use ipnet::IpNet;
+use portolan_model::{Family, NodeFacts, PortKey, Protocol};
+
+use super::class::{Class, List};
+use super::element::{Element, Spot};
+use super::expr::{Rule, digest_of};
+use super::layout::{BaseChain, ChainId};
+use super::render::{self, Pods};
+
+/// Both tables, and which Service port has contributed what.
+///
+/// Two States are equal when the same things stand in the kernel; the bookkeeping does not count,
+/// so a State that was read back can equal one that was compiled.
+#[derive(Clone, Debug, Default)]
+pub struct State {
+    tables: [Table; 2],
+    pub(crate) fragments: OrdMap<PortKey, Arc<Fragment>>,
+}
+
+impl PartialEq for State {
+    fn eq(&self, other: &Self) -> bool {
+        self.tables == other.tables
+    }
+}
+
+impl State {
+    pub(crate) fn table(&self, family: Family) -> &Table {
+        &self.tables[family as usize]
+    }
+
+    pub(crate) fn table_mut(&mut self, family: Family) -> &mut Table {
+        &mut self.tables[family as usize]
+    }
+
+    /// All elements of both tables, in a fixed order; for tests and listings, not for the hot path.
+    pub fn elements(&self) -> Vec<Element> {
+        let of = |family| self.table(family).elements(family);
+        Family::ALL.into_iter().flat_map(of).collect()
+    }
+}
+
+/// How many users a shared thing has. It is bookkeeping and not in the kernel, so all counts are equal.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Uses(pub u32);
+
+impl PartialEq for Uses {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+/// The value of a frontend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Entry {
+    pub class: Class,
+    pub id: Spot,
+}
+
+/// Who stands behind an identity.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Backing {
+    pub main: Vec<SocketAddr>,
+    pub other: Vec<SocketAddr>,
+    /// Whether clients are remembered, so that members have to be known.
+    pub remembers: bool,
+}
+
+impl Backing {
+    pub fn list(&self, list: List) -> &[SocketAddr] {
+        match list {
+            List::Main => &self.main,
+            List::Other => &self.other,
+        }
+    }
+
+    pub fn list_mut(&mut self, list: List) -> &mut Vec<SocketAddr> {
+        match list {
+            List::Main => &mut self.main,
+            List::Other => &mut self.other,
+        }
+    }
+}
+
+/// What one Service port contributes to one table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Part {
+    pub id: Spot,
+    pub backing: Arc<Backing>,
+    /// Frontends with an address.
+    pub services: Vec<(Spot, Class)>,
+    /// Sources that may enter the guarded ones of them.
+    pub allowed: Vec<(Spot, Arc<[IpNet]>)>,
+    pub node_port: Option<(Protocol, u16, Class)>,
+}
+
+/// What one Service port contributes, by family.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Fragment {
+    pub parts: [Option<Part>; 2],
+    pub cluster_ips: Vec<IpAddr>,
+}
+
+/// A chain: how many elements lead to it, and the digest of its rules.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct ChainUse {
+    pub uses: Uses,
+    pub digest: u64,
+}
+
+/// One table.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Table {
+    pub services: OrdMap<Spot, Entry>,
+    pub node_ports: OrdMap<(Protocol, u16), Entry>,
+    pub backings: OrdMap<Spot, Arc<Backing>>,
+    pub allowed: OrdMap<Spot, Arc<[IpNet]>>,
+    pub cluster_ips: OrdMap<IpAddr, Uses>,
+    pub hairpins: OrdMap<IpAddr, Uses>,
+    pub node_port_ips: OrdMap<IpAddr, ()>,
+    pub pod_cidrs: OrdMap<IpNet, ()>,
+    pub service_cidrs: OrdMap<IpNet, ()>,
+    /// A class chain has an element in `classes` that leads to it.
+    pub chains: OrdMap<ChainId, ChainUse>,
+    /// How rules recognise pods. Not compared: the digests of the chains depend on it.
+    pub pods: Pods,
+}
+
+impl PartialEq for Table {
+    fn eq(&self, other: &Self) -> bool {
+        self.services == other.services
+            && self.node_ports == other.node_ports
+            && self.backings == other.backings
+            && self.allowed == other.allowed
+            && self.cluster_ips == other.cluster_ips
+            && self.hairpins == other.hairpins
+            && self.node_port_ips == other.node_port_ips
+            && self.pod_cidrs == other.pod_cidrs
+            && self.service_cidrs == other.service_cidrs
+            && self.chains == other.chains
+    }
+}
+
+impl Table {
+    /// The table of a node without Services.
+    pub fn of(family: Family, node: &NodeFacts) -> Self {
+        let mut table = Table {
+            pods: Pods::of(&node.local_pods),
+            ..Table::default()
+        };
+        let ours = |ip: &&IpAddr| Family::of(**ip) == family;
+        for ip in node.node_port_addresses.iter().filter(ours) {
+            table.node_port_ips.insert(*ip, ());
+        }
+        if let portolan_model::LocalPods::Cidrs(cidrs) = &node.local_pods {
+            table.pod_cidrs = disjoint(family, cidrs);
+        }
+        table.service_cidrs = disjoint(family, &node.service_cidrs);
+        for chain in BaseChain::ALL {
+            table.use_chain(family, ChainId::Base(chain));
+        }
+        table
+    }
+
+    pub fn use_chain(&mut self, family: Family, chain: ChainId) {
+        if let Some(known) = self.chains.get_mut(&chain) {
+            known.uses.0 += 1;
+            return;
+        }
+        let rules = self.rules(family, &chain);
+        let digest = digest_of(rules.iter().map(|rule| rule.digest(family)));
+        let uses = Uses(1);
+        self.chains.insert(chain, ChainUse { uses, digest });
+    }
+
+    pub fn drop_chain(&mut self, chain: &ChainId) {
+        if let Some(known) = self.chains.get_mut(chain) {
+            known.uses.0 = known.uses.0.saturating_sub(1);
+            if known.uses.0 == 0 {
+                self.chains.remove(chain);
+            }
+        }
+    }
+
+    pub fn chains(&self) -> impl Iterator<Item = &ChainId> {
+        self.chains.keys()
+    }
+
+    pub fn rules(&self, family: Family, chain: &ChainId) -> Vec<Rule> {
+        render::rules(family, chain, &self.pods)
+    }
+
+    /// All elements, in a fixed order.
+    pub fn elements(&self, family: Family) -> Vec<Element> {
+        let mut all = Vec::new();
+        for (spot, entry) in &self.services {
+            all.push(Element::Service(*spot, entry.class, entry.id));
+        }
+        for ((protocol, port), entry) in &self.node_ports {
+            all.push(Element::NodePort(*protocol, *port, entry.class, entry.id));
+        }
+        for (id, backing) in &self.backings {
+            super::diff::endpoints(*id, backing, &mut |element| all.push(element));
+        }
+        for (spot, ranges) in &self.allowed {
+            all.extend(ranges.iter().map(|range| Element::Allowed(*spot, *range)));
+        }
+        all.extend(self.cluster_ips.keys().map(|ip| Element::ClusterIp(*ip)));
+        all.extend(self.hairpins.keys().map(|ip| Element::Hairpin(*ip)));
+        all.extend(self.node_port_ips.keys().map(|ip| Element::NodePortIp(*ip)));
+        all.extend(self.pod_cidrs.keys().map(|net| Element::PodCidr(*net)));
+        all.extend(self.service_cidrs.keys().map(|net| Element::ServiceCidr(*net)));
+        for chain in self.chains.keys() {
+            if let ChainId::Class(class) = chain {
+                all.push(Element::Class(family, *class));
+            }
+        }
+        all
+    }
+}
+
+pub(crate) fn count_up(map: &mut OrdMap<IpAddr, Uses>, ip: IpAddr) {
+    map.entry(ip).or_default().0 += 1;
+}
+
+pub(crate) fn count_down(map: &mut OrdMap<IpAddr, Uses>, ip: &IpAddr) {
+    if let Some(uses) = map.get_mut(ip) {
+        uses.0 = uses.0.saturating_sub(1);
+        if uses.0 == 0 {
+            map.remove(ip);
+        }
+    }
+}
+
+/// The ranges of one family without overlaps: the kernel refuses ranges that overlap.
+fn disjoint(family: Family, ranges: &[IpNet]) -> OrdMap<IpNet, ()> {
+    let ours = |range: &&IpNet| Family::of(range.network()) == family;
+    let ours: Vec<IpNet> = ranges.iter().filter(ours).map(IpNet::trunc).collect();
+    IpNet::aggregate(&ours).into_iter().map(|net| (net, ())).collect()
+}
