@@ -51,6 +51,12 @@ pub trait Target<B: Backend> {
     /// Reads back what stands there now, so that it can be adopted; `None` if nothing of ours does,
     /// or if it is of a shape that cannot be understood.
     fn read(&mut self) -> Result<Option<B::State>, ApplyError>;
+
+    /// Whether it is certain, at little cost, that nobody has changed anything since the last successful `apply` or
+    /// `read`. A target that cannot know says false, and is read.
+    fn unchanged(&mut self) -> Result<bool, ApplyError> {
+        Ok(false)
+    }
 }
 
 /// A target refused or failed; the sync loop backs off, reads back or rewrites fully.

@@ -51,7 +51,8 @@ fn table(family: Family, found: &Readback) -> Option<Table> {
 #[derive(Default)]
 struct Parts {
     classes: BTreeMap<String, ChainId>,
-    slots: BTreeMap<(Spot, u32), SocketAddr>,
+    /// Endpoints, and whether they are sticky.
+    slots: BTreeMap<(Spot, u32), (SocketAddr, bool)>,
     members: BTreeMap<(Spot, List), BTreeSet<SocketAddr>>,
     allowed: BTreeMap<Spot, Vec<IpNet>>,
 }
@@ -77,8 +78,9 @@ impl Parts {
                     .insert(class.to_string(), ChainId::Class(*class));
             }
             Element::Class(..) => {}
-            Element::Endpoint(id, slot, to) => {
-                self.slots.insert((*id, *slot), *to);
+            Element::Endpoint(id, slot, to) | Element::StickyEndpoint(id, slot, to) => {
+                let sticky = matches!(element, Element::StickyEndpoint(..));
+                self.slots.insert((*id, *slot), (*to, sticky));
             }
             Element::Member(list, id, to) => {
                 self.members.entry((*id, *list)).or_default().insert(*to);
@@ -101,19 +103,26 @@ impl Parts {
     /// Slots must follow each other without a gap, and members be exactly the endpoints, or none.
     fn backings(&self) -> Option<OrdMap<Spot, Arc<Backing>>> {
         let mut all: BTreeMap<Spot, Backing> = BTreeMap::new();
-        for ((id, slot), to) in &self.slots {
+        for ((id, slot), (to, sticky)) in &self.slots {
             let list = match *slot < List::Other.first_slot() {
                 true => List::Main,
                 false => List::Other,
             };
-            let endpoints = all.entry(*id).or_default().list_mut(list);
+            let backing = all.entry(*id).or_insert_with(|| Backing {
+                remembers: *sticky,
+                ..Backing::default()
+            });
+            if backing.remembers != *sticky {
+                return None;
+            }
+            let endpoints = backing.list_mut(list);
             if *slot != list.first_slot() + endpoints.len() as u32 {
                 return None;
             }
             endpoints.push(*to);
         }
-        for (id, _) in self.members.keys() {
-            all.get_mut(id)?.remembers = true;
+        if !self.members.keys().all(|(id, _)| all.contains_key(id)) {
+            return None;
         }
         for (id, backing) in &all {
             for list in [List::Main, List::Other] {

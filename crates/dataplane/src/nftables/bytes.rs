@@ -27,13 +27,13 @@ impl Element {
             Element::Service(spot, ..) => put_spot(out, spot),
             Element::NodePort(protocol, port, ..) => put_port(out, *protocol, *port),
             Element::Class(_, class) => put_class(out, class),
-            Element::Endpoint(id, slot, _) => {
+            Element::Endpoint(id, slot, _) | Element::StickyEndpoint(id, slot, _) => {
                 put_spot(out, id);
                 out.extend(slot.to_ne_bytes());
             }
             Element::Member(_, id, to) => {
-                put_spot(out, id);
                 put_socket(out, to);
+                put_spot(out, id);
             }
             Element::Allowed(spot, range) => {
                 put_spot(out, spot);
@@ -74,8 +74,14 @@ impl Element {
     pub fn write_data(&self, out: &mut Vec<u8>) -> Data {
         match self {
             Element::Service(_, class, id) | Element::NodePort(_, _, class, id) => {
+                out.extend([0; 4]);
                 put_class(out, class);
-                put_spot(out, id);
+                put_socket(out, &SocketAddr::new(id.address, id.port));
+                Data::Bytes
+            }
+            Element::StickyEndpoint(_, _, to) => {
+                out.extend([0; 4]);
+                put_socket(out, to);
                 Data::Bytes
             }
             Element::Endpoint(_, _, to) => {
@@ -98,14 +104,30 @@ impl Element {
     ) -> Option<Self> {
         let (mut key, mut data) = (Reader { family, rest: key }, Reader { family, rest: data });
         let element = match set {
-            SetName::Services => Element::Service(key.spot()?, data.class()?, data.spot()?),
+            SetName::Services => {
+                let spot = key.spot()?;
+                let (class, id) = data.entry(spot.protocol)?;
+                Element::Service(spot, class, id)
+            }
             SetName::NodePorts => {
-                Element::NodePort(key.protocol()?, key.port()?, data.class()?, data.spot()?)
+                let (port, protocol) = (key.port()?, key.protocol()?);
+                let (class, id) = data.entry(protocol)?;
+                Element::NodePort(protocol, port, class, id)
             }
             SetName::Classes => Element::Class(family, key.class()?),
             SetName::Endpoints => Element::Endpoint(key.spot()?, key.number()?, data.socket()?),
-            SetName::Members => Element::Member(List::Main, key.spot()?, key.socket()?),
-            SetName::OtherMembers => Element::Member(List::Other, key.spot()?, key.socket()?),
+            SetName::StickyEndpoints => {
+                data.number()?;
+                Element::StickyEndpoint(key.spot()?, key.number()?, data.socket()?)
+            }
+            SetName::Members | SetName::OtherMembers => {
+                let list = match set {
+                    SetName::Members => List::Main,
+                    _ => List::Other,
+                };
+                let to = key.socket()?;
+                Element::Member(list, key.spot()?, to)
+            }
             SetName::Allowed => {
                 let (spot, first) = (key.spot()?, key.address()?);
                 let mut end = Reader { family, rest: end? };
@@ -169,9 +191,22 @@ impl Reader<'_> {
     pub(crate) fn spot(&mut self) -> Option<Spot> {
         Some(Spot {
             address: self.address()?,
-            protocol: self.protocol()?,
             port: self.port()?,
+            protocol: self.protocol()?,
         })
+    }
+
+    /// The data of a frontend; its protocol is that of the identity too.
+    fn entry(&mut self, protocol: Protocol) -> Option<(Class, Spot)> {
+        self.number()?;
+        let class = self.class()?;
+        let (address, port) = (self.address()?, self.port()?);
+        let id = Spot {
+            address,
+            protocol,
+            port,
+        };
+        Some((class, id))
     }
 
     pub(crate) fn socket(&mut self) -> Option<SocketAddr> {
@@ -200,9 +235,9 @@ fn put_address(out: &mut Vec<u8>, address: IpAddr) {
 }
 
 fn put_port(out: &mut Vec<u8>, protocol: Protocol, port: u16) {
-    out.extend([protocol.number(), 0, 0, 0]);
     let [high, low] = port.to_be_bytes();
     out.extend([high, low, 0, 0]);
+    out.extend([protocol.number(), 0, 0, 0]);
 }
 
 fn put_spot(out: &mut Vec<u8>, spot: &Spot) {

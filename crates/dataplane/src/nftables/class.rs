@@ -169,7 +169,12 @@ impl fmt::Display for Class {
         let guarded = if self.guarded { "-guarded" } else { "" };
         let letter = |way: Way| Way::ALL[way.index()].1;
         let ways = [self.pod, self.host, self.outside].map(letter);
-        write!(f, "{via}{guarded}-{}-{}", String::from_iter(ways), self.main)?;
+        write!(
+            f,
+            "{via}{guarded}-{}-{}",
+            String::from_iter(ways),
+            self.main
+        )?;
         if self.other > 0 {
             write!(f, "-{}", self.other)?;
         }

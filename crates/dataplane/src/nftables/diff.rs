@@ -112,7 +112,11 @@ fn tables(family: Family, from: &Table, to: &Table, ops: &mut Vec<Op>) {
             }
         }
     }
-    debug_assert!(BaseChain::ALL.iter().all(|c| to.chains.contains_key(&ChainId::Base(*c))));
+    debug_assert!(
+        BaseChain::ALL
+            .iter()
+            .all(|c| to.chains.contains_key(&ChainId::Base(*c)))
+    );
     elements(from, to, &mut changes);
     for (set, removed) in SetName::ALL.into_iter().zip(changes.removed) {
         if !removed.is_empty() {
@@ -152,11 +156,11 @@ fn elements(from: &Table, to: &Table, changes: &mut Changes) {
             DiffItem::Remove(spot, old) => (Some((*spot, *old)), None),
             DiffItem::Update { old, new } => (Some(*old), Some(*new)),
         };
-        for (spot, ranges) in old {
+        if let Some((spot, ranges)) = old {
             let all = ranges.iter().map(|range| Element::Allowed(*spot, *range));
             all.for_each(|element| changes.remove(element));
         }
-        for (spot, ranges) in new {
+        if let Some((spot, ranges)) = new {
             let all = ranges.iter().map(|range| Element::Allowed(*spot, *range));
             all.for_each(|element| changes.add(element));
         }
@@ -174,15 +178,23 @@ fn elements(from: &Table, to: &Table, changes: &mut Changes) {
 pub(crate) fn endpoints(id: Spot, backing: &Backing, tell: &mut impl FnMut(Element)) {
     for list in [List::Main, List::Other] {
         for (slot, to) in (list.first_slot()..).zip(backing.list(list)) {
-            tell(Element::Endpoint(id, slot, *to));
-            if backing.remembers {
-                tell(Element::Member(list, id, *to));
+            match backing.remembers {
+                false => tell(Element::Endpoint(id, slot, *to)),
+                true => {
+                    tell(Element::StickyEndpoint(id, slot, *to));
+                    tell(Element::Member(list, id, *to));
+                }
             }
         }
     }
 }
 
 fn backings(id: Spot, old: &Backing, new: &Backing, changes: &mut Changes) {
+    if old.remembers != new.remembers {
+        endpoints(id, old, &mut |element| changes.remove(element));
+        endpoints(id, new, &mut |element| changes.add(element));
+        return;
+    }
     for list in [List::Main, List::Other] {
         let (was, is) = (old.list(list), new.list(list));
         for index in 0..was.len().max(is.len()) {
@@ -191,21 +203,22 @@ fn backings(id: Spot, old: &Backing, new: &Backing, changes: &mut Changes) {
                 continue;
             }
             let slot = list.first_slot() + index as u32;
-            let element = |to: &SocketAddr| Element::Endpoint(id, slot, *to);
+            let element = |to: &SocketAddr| match new.remembers {
+                false => Element::Endpoint(id, slot, *to),
+                true => Element::StickyEndpoint(id, slot, *to),
+            };
             was.into_iter().for_each(|to| changes.remove(element(to)));
             is.into_iter().for_each(|to| changes.add(element(to)));
         }
-        members(id, list, old, new, changes);
+        if new.remembers {
+            members(id, list, old, new, changes);
+        }
     }
 }
 
 /// Both lists are sorted, so members that stay are found by search.
 fn members(id: Spot, list: List, old: &Backing, new: &Backing, changes: &mut Changes) {
-    let of = |backing: &Backing| match backing.remembers {
-        true => backing.list(list).to_vec(),
-        false => Vec::new(),
-    };
-    let (was, is) = (of(old), of(new));
+    let (was, is) = (old.list(list), new.list(list));
     for to in was.iter().filter(|to| is.binary_search(to).is_err()) {
         changes.remove(Element::Member(list, id, *to));
     }

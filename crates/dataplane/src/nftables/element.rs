@@ -24,7 +24,7 @@ pub struct Spot {
 impl fmt::Display for Spot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let protocol = self.protocol.as_str().to_ascii_lowercase();
-        write!(f, "{} . {protocol} . {}", self.address, self.port)
+        write!(f, "{} . {} . {protocol}", self.address, self.port)
     }
 }
 
@@ -39,6 +39,8 @@ pub enum Element {
     Class(Family, Class),
     /// The endpoint in one slot of an identity.
     Endpoint(Spot, u32, SocketAddr),
+    /// The same, of an identity with affinity.
+    StickyEndpoint(Spot, u32, SocketAddr),
     /// An endpoint in a list of an identity with affinity.
     Member(List, Spot, SocketAddr),
     /// A source that may enter a frontend.
@@ -63,6 +65,7 @@ impl Element {
             Element::NodePort(..) => SetName::NodePorts,
             Element::Class(..) => SetName::Classes,
             Element::Endpoint(..) => SetName::Endpoints,
+            Element::StickyEndpoint(..) => SetName::StickyEndpoints,
             Element::Member(List::Main, ..) => SetName::Members,
             Element::Member(List::Other, ..) => SetName::OtherMembers,
             Element::Allowed(..) => SetName::Allowed,
@@ -83,16 +86,28 @@ impl fmt::Display for Element {
             format!("{high:#010x} . {low:#010x}")
         };
         match self {
-            Element::Service(spot, class, id) => write!(f, "{spot} : {} . {id}", number(class)),
+            Element::Service(spot, class, id) => {
+                let to = format!("{} . {}", id.address, id.port);
+                write!(f, "{spot} : 0x00000000 . {} . {to}", number(class))
+            }
             Element::NodePort(protocol, port, class, id) => {
                 let protocol = protocol.as_str().to_ascii_lowercase();
-                write!(f, "{protocol} . {port} : {} . {id}", number(class))
+                let to = format!("{} . {}", id.address, id.port);
+                write!(
+                    f,
+                    "{port} . {protocol} : 0x00000000 . {} . {to}",
+                    number(class)
+                )
             }
             Element::Class(_, class) => write!(f, "{} : goto {class}", number(class)),
             Element::Endpoint(id, slot, to) => {
                 write!(f, "{id} . {slot:#010x} : {} . {}", to.ip(), to.port())
             }
-            Element::Member(_, id, to) => write!(f, "{id} . {} . {}", to.ip(), to.port()),
+            Element::StickyEndpoint(id, slot, to) => {
+                let to = format!("{} . {}", to.ip(), to.port());
+                write!(f, "{id} . {slot:#010x} : 0x00000000 . {to}")
+            }
+            Element::Member(_, id, to) => write!(f, "{} . {} . {id}", to.ip(), to.port()),
             Element::Allowed(spot, range) => write!(f, "{spot} . {range}"),
             Element::Hairpin(ip) => write!(f, "{ip} . {ip}"),
             Element::ClusterIp(ip) | Element::NodePortIp(ip) => ip.fmt(f),

@@ -65,9 +65,11 @@ pub enum SetName {
     NodePorts,
     /// Class → its chain.
     Classes,
-    /// Identity and slot → endpoint.
+    /// Identity and slot → endpoint, for ports without affinity.
     Endpoints,
-    /// Identity and endpoint: who is in the main list of a port with affinity.
+    /// The same for ports with affinity.
+    StickyEndpoints,
+    /// Endpoint and identity: who is in the main list of a port with affinity.
     Members,
     /// The same for the other list.
     OtherMembers,
@@ -83,7 +85,7 @@ pub enum SetName {
     PodCidrs,
     /// Destinations that are dropped when no Service has them.
     ServiceCidrs,
-    /// Client and identity → endpoint; written by rules only.
+    /// Identity and client → endpoint; written by rules only.
     Affinity,
 }
 
@@ -91,11 +93,12 @@ use Part::{Address, Number, Port, Protocol};
 
 impl SetName {
     /// All sets, in the order in which they are made.
-    pub const ALL: [SetName; 13] = [
+    pub const ALL: [SetName; 14] = [
         SetName::Services,
         SetName::NodePorts,
         SetName::Classes,
         SetName::Endpoints,
+        SetName::StickyEndpoints,
         SetName::Members,
         SetName::OtherMembers,
         SetName::Allowed,
@@ -114,6 +117,7 @@ impl SetName {
             SetName::NodePorts => "node-ports",
             SetName::Classes => "classes",
             SetName::Endpoints => "endpoints",
+            SetName::StickyEndpoints => "sticky-endpoints",
             SetName::Members => "members",
             SetName::OtherMembers => "other-members",
             SetName::Allowed => "allowed",
@@ -134,26 +138,31 @@ impl SetName {
     /// The parts of its key.
     pub const fn key(self) -> &'static [Part] {
         match self {
-            SetName::Services => &[Address, Protocol, Port],
-            SetName::NodePorts => &[Protocol, Port],
+            SetName::Services => &[Address, Port, Protocol],
+            SetName::NodePorts => &[Port, Protocol],
             SetName::Classes => &[Number, Number],
-            SetName::Endpoints => &[Address, Protocol, Port, Number],
-            SetName::Members | SetName::OtherMembers => &[Address, Protocol, Port, Address, Port],
-            SetName::Allowed => &[Address, Protocol, Port, Address],
+            SetName::Endpoints | SetName::StickyEndpoints => &[Address, Port, Protocol, Number],
+            SetName::Members | SetName::OtherMembers => &[Address, Port, Address, Port, Protocol],
+            SetName::Allowed => &[Address, Port, Protocol, Address],
             SetName::Hairpins => &[Address, Address],
             SetName::ClusterIps
             | SetName::NodePortIps
             | SetName::PodCidrs
             | SetName::ServiceCidrs => &[Address],
-            SetName::Affinity => &[Address, Address, Protocol, Port],
+            SetName::Affinity => &[Address, Port, Protocol, Address],
         }
     }
 
     /// The parts of its data; empty for a plain set and for a verdict map.
+    ///
+    /// A number in front that is always 0 is there for the `nft` tool only: it cannot show a rule that looks up what
+    /// it found in another map, and version 1.0.6 even dies of it, which would break `nft list ruleset` for everybody.
+    /// It does not notice if the key starts behind the register where the found data start.
     pub const fn data(self) -> &'static [Part] {
         match self {
-            SetName::Services | SetName::NodePorts => &[Number, Number, Address, Protocol, Port],
-            SetName::Endpoints | SetName::Affinity => &[Address, Port],
+            SetName::Services | SetName::NodePorts => &[Number, Number, Number, Address, Port],
+            SetName::Endpoints => &[Address, Port],
+            SetName::StickyEndpoints | SetName::Affinity => &[Number, Address, Port],
             _ => &[],
         }
     }

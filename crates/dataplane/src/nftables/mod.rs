@@ -37,6 +37,7 @@ mod state;
 mod trace;
 
 pub use adopt::{Readback, adopt};
+pub use bytes::Data;
 pub use class::{Class, List, Via, Way};
 pub use diff::{Op, Ops};
 pub use element::{Element, Spot};
@@ -65,12 +66,7 @@ impl Backend for Nftables {
         compile::compile(snapshot)
     }
 
-    fn update(
-        &self,
-        state: &mut State,
-        snapshot: &Snapshot,
-        touched: &[PortKey],
-    ) -> Vec<Problem> {
+    fn update(&self, state: &mut State, snapshot: &Snapshot, touched: &[PortKey]) -> Vec<Problem> {
         compile::update(state, snapshot, touched)
     }
 
@@ -86,6 +82,3 @@ impl Backend for Nftables {
         trace::trace(state, packet)
     }
 }
-
-#[cfg(test)]
-mod tests;

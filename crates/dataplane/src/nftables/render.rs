@@ -47,22 +47,26 @@ impl Pods {
 /// Where values lie in registers, so that every key is contiguous:
 ///
 /// ```text
-///   source │ destination or identity's address │ protocol │ port │ endpoint's address or slot │ endpoint's port
-///      class (2) ┘ ends where the identity starts
+///   pad │ endpoint's address │ its port │ destination or identity's address │ port │ protocol │ source or slot
+///       └─────── members' key ──────────┴───────────────────────────────────┴──────┘          │
+///          pad │ class (2) ─┘ in front  └── endpoints' and affinity's key ────────────────────┘
 /// ```
+///
+/// IPv6 needs all sixteen. The pads are what [`SetName::data`] speaks of.
 pub(crate) struct Registers {
-    pub source: Reg,
-    pub class: Reg,
-    pub destination: Reg,
-    pub protocol: Reg,
-    pub port: Reg,
+    pub pad: Reg,
     pub endpoint: Reg,
     pub endpoint_port: Reg,
+    pub class_pad: Reg,
+    pub class: Reg,
+    pub destination: Reg,
+    pub port: Reg,
+    pub protocol: Reg,
+    pub last: Reg,
 }
 
-/// Free for conditions at the start of a rule, and for the mark.
+/// For conditions at the start of a rule, and for the mark at its end: nothing else is needed there.
 const SCRATCH: Reg = Reg(0);
-const MARK: Reg = Reg(15);
 
 impl Registers {
     pub(crate) const fn of(family: Family) -> Self {
@@ -70,16 +74,17 @@ impl Registers {
             Family::V4 => 1,
             Family::V6 => 4,
         };
-        let destination = if width < 2 { 2 } else { width };
-        let endpoint = destination + width + 2;
+        let destination = width + 2;
         Registers {
-            source: Reg(destination - width),
+            pad: Reg(0),
+            endpoint: Reg(1),
+            endpoint_port: Reg(destination - 1),
+            class_pad: Reg(destination - 3),
             class: Reg(destination - 2),
             destination: Reg(destination),
-            protocol: Reg(destination + width),
-            port: Reg(destination + width + 1),
-            endpoint: Reg(endpoint),
-            endpoint_port: Reg(endpoint + width),
+            port: Reg(destination + width),
+            protocol: Reg(destination + width + 1),
+            last: Reg(destination + width + 2),
         }
     }
 }
@@ -98,12 +103,15 @@ pub(crate) fn rules(family: Family, chain: &ChainId, pods: &Pods) -> Vec<Rule> {
 }
 
 fn services(at: &Registers) -> Vec<Rule> {
-    let find = |map, key| Expr::Find {
-        map,
-        key,
-        into: at.class,
+    let dispatch = |map, key| {
+        let into = at.class_pad;
+        [
+            decoy(Field::Mark, at.class),
+            decoy(Field::Mark, Reg(at.class.0 + 1)),
+            Expr::Find { map, key, into },
+            Expr::Dispatch { key: at.class },
+        ]
     };
-    let dispatch = Expr::Dispatch { key: at.class };
     let destination = Expr::Load(Field::Destination, at.destination);
     let among = |set| {
         vec![
@@ -116,21 +124,27 @@ fn services(at: &Registers) -> Vec<Rule> {
         ]
     };
     let ports = [
-        Expr::Load(Field::Protocol, at.protocol),
         Expr::Load(Field::Port, at.port),
+        Expr::Load(Field::Protocol, at.protocol),
     ];
     let mut by_address = vec![destination.clone()];
     by_address.extend(ports.clone());
-    by_address.extend([find(SetName::Services, at.destination), dispatch.clone()]);
+    by_address.extend(dispatch(SetName::Services, at.destination));
     let mut by_port = among(SetName::NodePortIps);
     by_port.extend(ports);
-    by_port.extend([find(SetName::NodePorts, at.protocol), dispatch]);
+    by_port.extend(dispatch(SetName::NodePorts, at.port));
     let mut rules = vec![Rule(by_address), Rule(by_port)];
     rules.extend(rejections(at, &among(SetName::ClusterIps)));
     let mut unallocated = among(SetName::ServiceCidrs);
     unallocated.push(Expr::Drop);
     rules.push(Rule(unallocated));
     rules
+}
+
+/// Loads something that the next lookup overwrites. It does nothing, but without it the `nft` tool does not know that
+/// there is anything in the register (see [`SetName::data`]), and cannot show the rule.
+const fn decoy(field: Field, reg: Reg) -> Expr {
+    Expr::Load(field, reg)
 }
 
 fn rejections(at: &Registers, condition: &[Expr]) -> [Rule; 2] {
@@ -151,7 +165,7 @@ fn rejections(at: &Registers, condition: &[Expr]) -> [Rule; 2] {
 
 fn set_mark() -> [Expr; 3] {
     let (mask, xor) = (!MASQUERADE_MARK, MASQUERADE_MARK);
-    let reg = MARK;
+    let reg = SCRATCH;
     [
         Expr::Load(Field::Mark, reg),
         Expr::Bits { reg, mask, xor },
@@ -163,7 +177,7 @@ fn set_mark() -> [Expr; 3] {
 pub(crate) const STATUS_DNAT: u32 = 1 << 5;
 
 fn postrouting(at: &Registers) -> Vec<Rule> {
-    let reg = MARK;
+    let reg = SCRATCH;
     let bits = |mask, xor| Expr::Bits { reg, mask, xor };
     let compare = |negate, value: u32| Expr::Compare {
         reg,
@@ -183,11 +197,11 @@ fn postrouting(at: &Registers) -> Vec<Rule> {
         Expr::Load(Field::Status, reg),
         bits(STATUS_DNAT, 0),
         compare(true, 0),
-        Expr::Load(Field::Source, at.source),
-        Expr::Load(Field::Destination, at.destination),
+        Expr::Load(Field::Source, at.endpoint),
+        Expr::Load(Field::Destination, Reg(at.endpoint_port.0)),
         Expr::Member {
             set: SetName::Hairpins,
-            key: at.source,
+            key: at.endpoint,
             negate: false,
         },
         Expr::Masquerade,
@@ -210,7 +224,9 @@ impl Chain<'_> {
             rules.push(self.guard());
         }
         let ways = [Origin::Host, Origin::Pod, Origin::Outside].map(|o| (o, class.way(o)));
-        let one = ways.iter().all(|(_, way)| way.target() == class.host.target());
+        let one = ways
+            .iter()
+            .all(|(_, way)| way.target() == class.host.target());
         if !one {
             for (origin, way) in ways {
                 let condition = match origin {
@@ -238,9 +254,9 @@ impl Chain<'_> {
         let at = &self.at;
         Rule(vec![
             Expr::Load(Field::Destination, at.destination),
-            Expr::Load(Field::Protocol, at.protocol),
             Expr::Load(Field::Port, at.port),
-            Expr::Load(Field::Source, at.endpoint),
+            Expr::Load(Field::Protocol, at.protocol),
+            Expr::Load(Field::Source, at.last),
             Expr::Member {
                 set: SetName::Allowed,
                 key: at.destination,
@@ -285,10 +301,10 @@ impl Chain<'_> {
             Pods::Unknown if negate => {}
             Pods::Unknown => all.push(never),
             Pods::Cidrs => all.extend([
-                Expr::Load(Field::Source, self.at.source),
+                Expr::Load(Field::Source, self.at.last),
                 Expr::Member {
                     set: SetName::PodCidrs,
-                    key: self.at.source,
+                    key: self.at.last,
                     negate,
                 },
             ]),
@@ -314,7 +330,6 @@ impl Chain<'_> {
                 rules.push(Rule(rule));
             }
             Way::Pick { list, .. } => {
-                let pick = self.pick(list);
                 let mut goal: Vec<Expr> = Vec::new();
                 if masquerade {
                     goal.extend(set_mark());
@@ -323,11 +338,11 @@ impl Chain<'_> {
                     address: self.at.endpoint,
                     port: self.at.endpoint_port,
                 });
-                let rule = |parts: &[&[Expr]]| Rule(parts.concat());
                 if self.class.affinity_s > 0 {
-                    self.remembered(condition, list, &pick, &goal, rules);
+                    self.remembered(condition, list, &goal, rules);
                 }
-                rules.push(rule(&[condition, &self.identity(), &pick, &goal]));
+                let parts = [condition, &self.identity(), &self.pick(list), &goal];
+                rules.push(Rule(parts.concat()));
             }
         }
     }
@@ -335,85 +350,96 @@ impl Chain<'_> {
     /// Loads the identity of the Service port.
     fn identity(&self) -> Vec<Expr> {
         let at = &self.at;
-        let ports = [
-            Expr::Load(Field::Protocol, at.protocol),
+        let mut all = vec![
+            Expr::Load(Field::Destination, at.destination),
             Expr::Load(Field::Port, at.port),
+            Expr::Load(Field::Protocol, at.protocol),
         ];
-        let find = |map, key| Expr::Find {
-            map,
-            key,
-            into: at.class,
-        };
-        let mut all = Vec::new();
-        if self.class.via != Via::NodePort {
-            all.push(Expr::Load(Field::Destination, at.destination));
-        }
-        all.extend(ports);
+        let into = at.class_pad;
         match self.class.via {
             Via::Direct => {}
-            Via::Alias => all.push(find(SetName::Services, at.destination)),
-            Via::NodePort => all.push(find(SetName::NodePorts, at.protocol)),
+            Via::Alias => all.push(Expr::Find {
+                map: SetName::Services,
+                key: at.destination,
+                into,
+            }),
+            Via::NodePort => all.push(Expr::Find {
+                map: SetName::NodePorts,
+                key: at.port,
+                into,
+            }),
         }
         all
     }
 
     /// Chooses an endpoint of a list, each with the same chance.
     fn pick(&self, list: List) -> Vec<Expr> {
+        let at = &self.at;
         let modulus = match list {
             List::Main => self.class.main,
             List::Other => self.class.other,
         };
+        let random = Expr::Random {
+            modulus: modulus.into(),
+            offset: list.first_slot(),
+            into: at.last,
+        };
+        if self.class.affinity_s > 0 {
+            return [vec![random], self.found(SetName::StickyEndpoints)].concat();
+        }
+        let find = Expr::Find {
+            map: SetName::Endpoints,
+            key: at.destination,
+            into: at.endpoint,
+        };
+        vec![random, find]
+    }
+
+    /// Finds an endpoint in a map with a pad, in such a way that it can be part of keys after that.
+    fn found(&self, map: SetName) -> Vec<Expr> {
+        let at = &self.at;
         vec![
-            Expr::Random {
-                modulus: modulus.into(),
-                offset: list.first_slot(),
-                into: self.at.endpoint,
-            },
+            decoy(Field::Source, at.endpoint),
+            decoy(Field::Port, at.endpoint_port),
             Expr::Find {
-                map: SetName::Endpoints,
-                key: self.at.destination,
-                into: self.at.endpoint,
+                map,
+                key: at.destination,
+                into: at.pad,
             },
+            Expr::Load(Field::Mark, at.pad),
         ]
     }
 
     /// Three rules for affinity: a known client whose endpoint is still there goes to it; if it is gone, the client is
     /// forgotten; a client that is not known is balanced and remembered. (The rule after them serves when that fails.)
-    fn remembered(
-        &self,
-        condition: &[Expr],
-        list: List,
-        pick: &[Expr],
-        goal: &[Expr],
-        rules: &mut Vec<Rule>,
-    ) {
-        let (key, data) = (self.at.source, self.at.endpoint);
+    fn remembered(&self, condition: &[Expr], list: List, goal: &[Expr], rules: &mut Vec<Rule>) {
+        let at = &self.at;
+        let (key, data) = (at.destination, at.pad);
         let timeout_s = self.class.affinity_s;
-        let mut client = self.identity();
-        client.push(Expr::Load(Field::Source, key));
-        let known = Expr::Find {
-            map: SetName::Affinity,
-            key,
-            into: data,
-        };
+        let source = [Expr::Load(Field::Source, at.last)];
+        let client = [condition, &self.identity(), &source].concat();
         let set = match list {
             List::Main => SetName::Members,
             List::Other => SetName::OtherMembers,
         };
-        let there = Expr::Member {
+        let there = [Expr::Member {
             set,
-            key: self.at.destination,
+            key: at.endpoint,
             negate: false,
-        };
-        let remember = Expr::Remember {
+        }];
+        let remember = [Expr::Remember {
             key,
             data,
             timeout_s,
-        };
-        let stay = [known.clone(), there, remember.clone()];
-        let forget = [known, Expr::Forget { key, data }];
-        rules.push(Rule([condition, &client, &stay, goal].concat()));
-        rules.push(Rule([condition, &client, &forget].concat()));
-        rules.push(Rule([condition, &client, pick, &[remember], goal].concat()));
+        }];
+        let known = self.found(SetName::Affinity);
+        let forget = [Expr::Forget { key, data }];
+        let pick = self.pick(list);
+        let new = [condition, &self.identity(), &pick, &source].concat();
+        rules.push(Rule(
+            [&client, &known, &there[..], &remember, goal].concat(),
+        ));
+        rules.push(Rule([&client, &known, &forget[..]].concat()));
+        rules.push(Rule([&new, &remember[..], goal].concat()));
     }
 }

@@ -46,23 +46,19 @@ impl Words {
     }
 
     /// Names the parts of what a map gave, each where it lies.
-    fn put_data(&mut self, into: Reg, map: SetName, text: &str) {
+    fn put_data(&mut self, into: Reg, map: SetName, key: &str) {
         let mut at = into.0;
         for (index, part) in map.data().iter().enumerate() {
             let registers = part.registers(self.family);
-            let text = match index {
-                0 => text.to_owned(),
-                _ => String::new(),
-            };
-            let registers_shown = if index == 0 { registers } else { 0 };
-            self.put(Reg(at), text, registers_shown);
+            let text = format!("@{}[{key}].{index}", map.name());
+            self.put(Reg(at), text, registers);
             at += registers;
         }
     }
 }
 
 impl Rule {
-    /// The rule in the words of `nft`. What a map gave is written as the whole lookup.
+    /// The rule, nearly in the words of `nft`. `@map[key].1` is the second part of what a map gave.
     pub fn show(&self, family: Family) -> String {
         let empty = || (String::new(), 0);
         let mut words = Words {
@@ -117,12 +113,13 @@ impl Words {
                 Some(format!("{key} {negation}@{}", set.name()))
             }
             Expr::Find { map, key, into } => {
-                let text = format!("{} map @{}", self.key(*key, map.key()), map.name());
-                self.put_data(*into, *map, &text);
+                let key = self.key(*key, map.key());
+                self.put_data(*into, *map, &key);
                 None
             }
             Expr::Dispatch { key } => {
-                Some(format!("{} vmap @{}", self.one(*key), SetName::Classes.name()))
+                let key = self.key(*key, SetName::Classes.key());
+                Some(format!("{key} vmap @{}", SetName::Classes.name()))
             }
             Expr::Random {
                 modulus,
@@ -140,18 +137,18 @@ impl Words {
             } => Some(format!(
                 "update @affinity {{ {} timeout {timeout_s}s : {} }}",
                 self.key(*key, SetName::Affinity.key()),
-                self.one(*data),
+                self.key(*data, SetName::Affinity.data()),
             )),
             Expr::Forget { key, data } => Some(format!(
                 "delete @affinity {{ {} : {} }}",
                 self.key(*key, SetName::Affinity.key()),
-                self.one(*data),
+                self.key(*data, SetName::Affinity.data()),
             )),
             Expr::SetMark(reg) => Some(format!("meta mark set {}", self.one(*reg))),
-            Expr::Dnat { address, .. } => Some(format!(
-                "dnat {ip} addr . port to {}",
-                self.one(*address)
-            )),
+            Expr::Dnat { address, port } => {
+                let (address, port) = (self.one(*address), self.one(*port));
+                Some(format!("dnat {ip} to {address} : {port}"))
+            }
             Expr::Masquerade => Some("masquerade fully-random".into()),
             Expr::Reject(Rejection::TcpReset) => Some("reject with tcp reset".into()),
             Expr::Reject(Rejection::PortUnreachable) => Some(match family {
@@ -166,7 +163,10 @@ impl Words {
 
 /// Bytes as nft would write them: names of interfaces in quotes, everything else as a number.
 fn value(bytes: &[u8]) -> String {
-    let name = bytes.iter().take_while(|byte| byte.is_ascii_graphic()).count();
+    let name = bytes
+        .iter()
+        .take_while(|byte| byte.is_ascii_graphic())
+        .count();
     match bytes {
         [one] => one.to_string(),
         &[a, b, c, d] if name < 4 || d == 0 => {

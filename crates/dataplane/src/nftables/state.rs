@@ -214,7 +214,11 @@ impl Table {
         all.extend(self.hairpins.keys().map(|ip| Element::Hairpin(*ip)));
         all.extend(self.node_port_ips.keys().map(|ip| Element::NodePortIp(*ip)));
         all.extend(self.pod_cidrs.keys().map(|net| Element::PodCidr(*net)));
-        all.extend(self.service_cidrs.keys().map(|net| Element::ServiceCidr(*net)));
+        all.extend(
+            self.service_cidrs
+                .keys()
+                .map(|net| Element::ServiceCidr(*net)),
+        );
         for chain in self.chains.keys() {
             if let ChainId::Class(class) = chain {
                 all.push(Element::Class(family, *class));
@@ -241,5 +245,8 @@ pub(crate) fn count_down(map: &mut OrdMap<IpAddr, Uses>, ip: &IpAddr) {
 fn disjoint(family: Family, ranges: &[IpNet]) -> OrdMap<IpNet, ()> {
     let ours = |range: &&IpNet| Family::of(range.network()) == family;
     let ours: Vec<IpNet> = ranges.iter().filter(ours).map(IpNet::trunc).collect();
-    IpNet::aggregate(&ours).into_iter().map(|net| (net, ())).collect()
+    IpNet::aggregate(&ours)
+        .into_iter()
+        .map(|net| (net, ()))
+        .collect()
 }

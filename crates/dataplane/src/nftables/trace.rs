@@ -281,26 +281,31 @@ impl World<'_> {
                 Element::Service(spot, *class, *id)
             }
             SetName::NodePorts => {
-                let (protocol, port) = (key.protocol()?, key.port()?);
+                let (port, protocol) = (key.port()?, key.protocol()?);
                 let Entry { class, id } = table.node_ports.get(&(protocol, port))?;
                 Element::NodePort(protocol, port, *class, *id)
             }
-            SetName::Endpoints => {
+            SetName::Endpoints | SetName::StickyEndpoints => {
                 let (id, slot) = (key.spot()?, key.number()?);
                 let list = match slot < List::Other.first_slot() {
                     true => List::Main,
                     false => List::Other,
                 };
                 let index = (slot - list.first_slot()) as usize;
-                let to = table.backings.get(&id)?.list(list).get(index)?;
-                Element::Endpoint(id, slot, *to)
+                let sticky = set == SetName::StickyEndpoints;
+                let backing = table.backings.get(&id).filter(|b| b.remembers == sticky)?;
+                let to = *backing.list(list).get(index)?;
+                match sticky {
+                    false => Element::Endpoint(id, slot, to),
+                    true => Element::StickyEndpoint(id, slot, to),
+                }
             }
             SetName::Members | SetName::OtherMembers => {
                 let list = match set {
                     SetName::Members => List::Main,
                     _ => List::Other,
                 };
-                let (id, to) = (key.spot()?, key.socket()?);
+                let (to, id) = (key.socket()?, key.spot()?);
                 let backing = table.backings.get(&id).filter(|b| b.remembers)?;
                 return backing.list(list).contains(&to).then(Vec::new);
             }

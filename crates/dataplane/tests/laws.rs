@@ -1,0 +1,104 @@
+//! The laws of the nftables backend, on random worlds.
+#![allow(clippy::unwrap_used)] // A world that cannot be made is a failed test.
+
+mod fake;
+mod world;
+
+use fake::FakeKernel;
+use portolan_dataplane::nftables::{Nftables, Op, show};
+use portolan_model::{Backend, Snapshot};
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn the_rules_do_what_the_oracle_says(
+        snapshot in world::snapshot(),
+        packets in vec(world::packet(), 60),
+    ) {
+        let (state, _) = Nftables.compile(&snapshot);
+        for packet in packets {
+            let (wanted, found) = (snapshot.route(&packet), Nftables.trace(&state, &packet));
+            prop_assert_eq!(&found, &wanted, "{:?}\n{}", packet, show(&state));
+        }
+    }
+
+    #[test]
+    fn updates_give_what_compile_gives(
+        mut snapshot in world::snapshot(),
+        steps in vec(vec(world::change(), 1..4), 1..8),
+    ) {
+        let (mut state, _) = Nftables.compile(&snapshot);
+        let mut kernel = FakeKernel::default();
+        kernel.apply(&Nftables.diff(None, &state)).unwrap();
+        for step in steps {
+            let (before, old) = (snapshot.clone(), state.clone());
+            step.iter().for_each(|change| change.make(&mut snapshot));
+            let touched = snapshot.touched(&before);
+            if snapshot.node() == before.node() {
+                Nftables.update(&mut state, &snapshot, &touched);
+            } else {
+                state = Nftables.compile(&snapshot).0;
+            }
+            let (whole, _) = Nftables.compile(&snapshot);
+            prop_assert!(state == whole, "{}\n--- compiled ---\n{}", show(&state), show(&whole));
+            prop_assert_eq!(show(&state), show(&whole));
+            let ops = Nftables.diff(Some(&old), &state);
+            prop_assert_eq!(Nftables.is_empty(&ops), old == state);
+            kernel.apply(&ops).unwrap();
+            let read = kernel.read().unwrap();
+            prop_assert!(read == state, "{}\n--- wanted ---\n{}", show(&read), show(&state));
+        }
+    }
+
+    #[test]
+    fn diff_goes_from_anything_to_anything(a in world::snapshot(), b in world::snapshot()) {
+        let (a, b) = (Nftables.compile(&a).0, Nftables.compile(&b).0);
+        prop_assert!(Nftables.is_empty(&Nftables.diff(Some(&a), &a)));
+        let mut kernel = FakeKernel::default();
+        kernel.apply(&Nftables.diff(None, &a)).unwrap();
+        let adopted = kernel.read().unwrap();
+        prop_assert!(adopted == a);
+        kernel.apply(&Nftables.diff(Some(&adopted), &b)).unwrap();
+        prop_assert!(kernel.read().unwrap() == b);
+        kernel.apply(&Nftables.diff(None, &a)).unwrap();
+        prop_assert!(kernel.read().unwrap() == a);
+    }
+
+    #[test]
+    fn the_order_of_events_does_not_matter(ports in vec(world::port(), 1..6), node in world::node()) {
+        let mut seen = std::collections::BTreeSet::new();
+        let mut ports = ports;
+        ports.retain(|port| seen.insert(port.key.clone()));
+        let of = |ports: &mut dyn Iterator<Item = &portolan_model::ServicePort>| {
+            let mut snapshot = Snapshot::new(node.clone());
+            ports.for_each(|port| snapshot.set(port.clone()));
+            Nftables.compile(&snapshot).0
+        };
+        let (forth, back) = (of(&mut ports.iter()), of(&mut ports.iter().rev()));
+        prop_assert_eq!(show(&forth), show(&back));
+    }
+}
+
+/// One more endpoint at a thousand Services is a handful of elements.
+#[test]
+fn a_change_tells_the_kernel_only_itself() {
+    let mut snapshot = fake::many_services(1000);
+    let (mut state, _) = Nftables.compile(&snapshot);
+    let (before, old) = (snapshot.clone(), state.clone());
+    let mut port = portolan_model::ServicePort::clone(snapshot.ports().nth(500).unwrap());
+    let mut endpoints = port.endpoints.to_vec();
+    endpoints[0].address.set_ip("10.77.0.1".parse().unwrap());
+    port.endpoints = endpoints.into();
+    snapshot.set(port);
+    Nftables.update(&mut state, &snapshot, &snapshot.touched(&before));
+    let ops = Nftables.diff(Some(&old), &state);
+    let elements = |op: &Op| match op {
+        Op::AddElements(_, _, all) | Op::DeleteElements(_, _, all) => all.len(),
+        other => panic!("unexpected {other:?}"),
+    };
+    let count: usize = ops.0.iter().map(elements).sum();
+    assert!(count <= 6, "{ops:?}");
+}

@@ -1,0 +1,164 @@
+//! The nftables target: our tables in the kernel of one network namespace, spoken to in netlink.
+//!
+//! ```text
+//!   Ops ──batch──▶ one datagram ──▶ nf_tables: all of it or nothing
+//!   State ◀─adopt─ Readback ◀─read─ dumps of chains, rules, sets, elements
+//! ```
+//!
+//! The codec is our own and knows only what our rules need. Nothing of tables that are not ours is touched.
+
+mod batch;
+mod numbers;
+mod read;
+mod rules;
+mod socket;
+mod wire;
+
+use portolan_dataplane::nftables::{Nftables, Op, Ops, Readback, State, adopt};
+use portolan_model::{ApplyError, Family, Target};
+
+use batch::{Batch, Standing};
+use read::Found;
+use socket::{BATCH_BYTES_MAX, Nfnetlink, Refusal};
+
+/// How often a transaction or a dump is tried anew when somebody else changes the rule set at the same moment.
+const RETRIES_MAX: usize = 5;
+
+/// nf_tables of one network namespace.
+pub struct NftTarget {
+    socket: Nfnetlink,
+    /// The generation of the rule set after our last transaction or reading.
+    known: Option<u32>,
+}
+
+impl NftTarget {
+    /// Opens nf_tables of the network namespace that the calling thread is in. The target stays with that namespace.
+    pub fn open() -> Result<Self, ApplyError> {
+        let mut socket = Nfnetlink::open()?;
+        socket.generation().map_err(|error| ApplyError {
+            doing: "this kernel does not let us use nf_tables (it needs CONFIG_NF_TABLES and CAP_NET_ADMIN)".into(),
+            words: error.words,
+        })?;
+        let known = None;
+        Ok(NftTarget { socket, known })
+    }
+
+    fn standing(&mut self, ops: &Ops) -> Result<[Standing; 2], ApplyError> {
+        let mut all = <[Standing; 2]>::default();
+        for op in &ops.0 {
+            if let Op::Reset(family) = op {
+                all[*family as usize] = read::standing(&mut self.socket, *family)?;
+            }
+        }
+        Ok(all)
+    }
+
+    fn try_read(&mut self) -> Result<Option<[Found; 2]>, ApplyError> {
+        let v4 = read::table(&mut self.socket, Family::V4)?;
+        let v6 = read::table(&mut self.socket, Family::V6)?;
+        let interrupted = |found: &Found| matches!(found, Found::Interrupted);
+        let all = [v4, v6];
+        Ok((!all.iter().any(interrupted)).then_some(all))
+    }
+}
+
+impl Target<Nftables> for NftTarget {
+    fn apply(&mut self, ops: &Ops) -> Result<(), ApplyError> {
+        if ops.0.is_empty() {
+            return Ok(());
+        }
+        self.known = None;
+        let standing = self.standing(ops)?;
+        for attempt in 0.. {
+            let generation = match attempt < RETRIES_MAX {
+                true => Some(self.socket.generation()?),
+                false => None,
+            };
+            let mut batch = Batch::new(self.socket.next_sequence(), generation);
+            for op in &ops.0 {
+                batch.op(op, &standing);
+            }
+            let batch = batch.finish();
+            check_size(&batch)?;
+            match self.socket.transact(&batch) {
+                Ok(()) => {
+                    self.known = generation.map(next_generation);
+                    return Ok(());
+                }
+                Err(refusals) if generation.is_some() && is_stale(&refusals) => {}
+                Err(refusals) => return Err(told(&batch, &refusals)),
+            }
+        }
+        Ok(())
+    }
+
+    fn read(&mut self) -> Result<Option<State>, ApplyError> {
+        for _ in 0..RETRIES_MAX {
+            let before = self.socket.generation()?;
+            let found = self.try_read()?;
+            if self.socket.generation()? != before {
+                continue;
+            }
+            self.known = Some(before);
+            let read = |found: Found| match found {
+                Found::Ours(read) => Some(read),
+                Found::Foreign | Found::Interrupted => None,
+            };
+            let tables: Option<[Readback; 2]> =
+                found.and_then(|[v4, v6]| Some([read(v4)?, read(v6)?]));
+            return Ok(tables.as_ref().and_then(adopt));
+        }
+        Err(ApplyError {
+            doing: "cannot read nf_tables".into(),
+            words: "somebody changes the rule set all the time".into(),
+        })
+    }
+
+    fn unchanged(&mut self) -> Result<bool, ApplyError> {
+        let now = self.socket.generation()?;
+        Ok(self.known == Some(now))
+    }
+}
+
+/// The kernel counts transactions and leaves out zero.
+fn next_generation(generation: u32) -> u32 {
+    generation.wrapping_add(1).max(1)
+}
+
+fn check_size(batch: &Batch) -> Result<(), ApplyError> {
+    let size = batch.out.bytes.len();
+    if size <= BATCH_BYTES_MAX {
+        return Ok(());
+    }
+    Err(ApplyError {
+        doing: format!("a transaction of {size} bytes for nf_tables"),
+        words: format!("netlink takes at most {BATCH_BYTES_MAX}"),
+    })
+}
+
+/// Somebody else was faster: the batch was made for an older generation.
+fn is_stale(refusals: &[Refusal]) -> bool {
+    // ERESTART, which libc names for some targets only.
+    refusals.iter().any(|refusal| refusal.errno == 85)
+}
+
+/// The first refusal in words, and how many more there are.
+fn told(batch: &Batch, refusals: &[Refusal]) -> ApplyError {
+    let Some(first) = refusals.first() else {
+        return ApplyError {
+            doing: "nf_tables".into(),
+            words: "refused without a word".into(),
+        };
+    };
+    let index = first.sequence.checked_sub(batch.first + 1);
+    let label = index.and_then(|index| Some((index, batch.labels.get(index as usize)?)));
+    let doing = match label {
+        Some((index, label)) => format!("nf_tables refused message {} ({label})", index + 1),
+        None => "nf_tables refused the transaction".into(),
+    };
+    let words = match refusals.len() {
+        1 => first.words.clone(),
+        count => format!("{}, and {} more refusals", first.words, count - 1),
+    };
+    ApplyError { doing, words }
+}
