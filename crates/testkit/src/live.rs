@@ -56,12 +56,12 @@ where
         let mut node = Node {
             backend,
             target: target(network.netns()),
-            cluster: Cluster::default(),
+            cluster: Cluster::new(&scenario.node),
             standing: None,
         };
         let mut wrong = Vec::new();
         for step in &scenario.steps {
-            node.take(scenario, step)?;
+            node.take(step)?;
             for probe in &step.probes {
                 wrong.extend(judge(probe, &network)?.into_iter().map(
                     |words| match step.say.as_str() {
@@ -90,10 +90,10 @@ fn uses(scenario: &Scenario, protocol: Protocol) -> bool {
 /// that shall pass.
 fn listeners(scenario: &Scenario) -> BTreeSet<(SocketAddr, Protocol)> {
     let mut all = BTreeSet::new();
-    let mut cluster = Cluster::default();
+    let mut cluster = Cluster::new(&scenario.node);
     for step in &scenario.steps {
         cluster.take(step);
-        for port in cluster.snapshot(&scenario.node).ports() {
+        for port in cluster.snapshot().ports() {
             all.extend(
                 port.endpoints
                     .iter()
@@ -119,9 +119,9 @@ struct Node<'a, B: Backend, T> {
 
 impl<B: Backend, T: Target<B>> Node<'_, B, T> {
     /// Carries out the changes of a step in the kernel, and reads them back.
-    fn take(&mut self, scenario: &Scenario, step: &Step) -> Result<(), String> {
+    fn take(&mut self, step: &Step) -> Result<(), String> {
         self.cluster.take(step);
-        let snapshot = self.cluster.snapshot(&scenario.node);
+        let snapshot = self.cluster.snapshot().clone();
         let (state, ops) = match self.standing.take() {
             None => {
                 let (state, _) = self.backend.compile(&snapshot);

@@ -1,0 +1,1 @@
+//! Every scenario file on the real kernel, with nftables.
