@@ -39,7 +39,7 @@ pub enum Outcome {
 /// Runs `scenario` with the data plane of `backend`, whose target for a namespace `target` makes.
 pub fn against_kernel<B, T>(
     backend: &B,
-    target: impl FnOnce(&Netns) -> T,
+    target: impl FnOnce(&Netns) -> Result<T, String>,
     scenario: &Scenario,
 ) -> Outcome
 where
@@ -55,7 +55,7 @@ where
         let servers = Servers::start(&network, &listeners)?;
         let mut node = Node {
             backend,
-            target: target(network.netns()),
+            target: target(network.netns())?,
             cluster: Cluster::new(&scenario.node),
             standing: None,
         };
