@@ -1,12 +1,134 @@
-//! `portolan apiserver`.
+//! `portolan apiserver`: serves the embedded Kubernetes API until it is told to stop.
 
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::os::fd::RawFd;
+use std::path::PathBuf;
 use std::process::ExitCode;
+
+use anyhow::Context;
+use ipnet::IpNet;
+use portolan_apiserver::auth::write_private;
+use portolan_apiserver::{Config, KubernetesService, Server};
+use portolan_kernel::inherit;
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Arguments of `portolan apiserver`.
 #[derive(clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// Where the store and the certificates are kept.
+    #[arg(long)]
+    data_dir: PathBuf,
+    /// Address to serve on [default: 127.0.0.1:6443, if there is no --listen-fd].
+    #[arg(long)]
+    listen: Vec<SocketAddr>,
+    /// Number of an inherited listening socket to serve on.
+    #[arg(long)]
+    listen_fd: Vec<RawFd>,
+    /// Where to write the administrator's kubeconfig.
+    #[arg(long)]
+    kubeconfig_out: Option<PathBuf>,
+    /// Address in the administrator's kubeconfig [default: the first socket's].
+    #[arg(long)]
+    server_url: Option<String>,
+    /// Directory of the nodes' sockets (NODE.sock), for `kubectl logs`.
+    #[arg(long)]
+    kubelet_dir: Option<PathBuf>,
+    /// Address under which pods reach this server [default: the last socket's].
+    #[arg(long)]
+    advertise_address: Option<SocketAddr>,
+    /// Ranges of the Services' ClusterIPs: one, or one of each family.
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "172.30.0.0/16,fd00:172:30::/112"
+    )]
+    service_cluster_ip_range: Vec<IpNet>,
+}
 
 /// Runs the command until it is done.
-pub fn run(_args: Args) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("apiserver is not built yet")
+pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
+    runtime.block_on(serve(args))
+}
+
+async fn serve(args: Args) -> anyhow::Result<ExitCode> {
+    let listeners = listeners(&args)?;
+    let addresses = listeners
+        .iter()
+        .map(TcpListener::local_addr)
+        .collect::<Result<Vec<_>, _>>()?;
+    let advertised = args
+        .advertise_address
+        .or(addresses.last().copied())
+        .context("there is no socket to serve on")?;
+    let range = args
+        .service_cluster_ip_range
+        .first()
+        .context("--service-cluster-ip-range is empty")?;
+    let service = KubernetesService {
+        cluster_ip: first(range),
+        endpoint: advertised.ip(),
+        port: advertised.port(),
+    };
+    let server = portolan_apiserver::start(Config {
+        data_dir: args.data_dir,
+        listeners,
+        names_and_addresses: vec![advertised.ip().to_string()],
+        kubelet_dir: args.kubelet_dir,
+        admission: Vec::new(),
+        kubernetes_service: Some(service),
+        tokens: Vec::new(),
+    })
+    .await?;
+    let url = args
+        .server_url
+        .unwrap_or_else(|| format!("https://{}", addresses[0]));
+    if let Some(path) = args.kubeconfig_out {
+        write_private(
+            &path,
+            &server.kubeconfig(&url, "admin", &["system:masters"])?,
+        )?;
+    }
+    tracing::info!(%url, "serving");
+    until_stopped(server).await
+}
+
+/// Waits for SIGTERM or SIGINT, then for the server's end.
+async fn until_stopped(server: Server) -> anyhow::Result<ExitCode> {
+    let (mut terminate, mut interrupt) = (
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::interrupt())?,
+    );
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    server.shutdown();
+    server.wait().await;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn listeners(args: &Args) -> anyhow::Result<Vec<TcpListener>> {
+    let mut addresses = args.listen.clone();
+    if addresses.is_empty() && args.listen_fd.is_empty() {
+        addresses.push(SocketAddr::from(([127, 0, 0, 1], 6443)));
+    }
+    let mut listeners = Vec::new();
+    for address in addresses {
+        listeners.push(
+            TcpListener::bind(address).with_context(|| format!("cannot listen on {address}"))?,
+        );
+    }
+    for fd in &args.listen_fd {
+        listeners.push(inherit::listener(*fd)?);
+    }
+    Ok(listeners)
+}
+
+/// The first address of a range that a Service can have.
+fn first(range: &IpNet) -> IpAddr {
+    match range.network() {
+        IpAddr::V4(network) => IpAddr::V4((u32::from(network) + 1).into()),
+        IpAddr::V6(network) => IpAddr::V6((u128::from(network) + 1).into()),
+    }
 }

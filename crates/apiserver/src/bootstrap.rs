@@ -1,0 +1,125 @@
+//! What a new cluster has from the start: its namespaces and the Service `kubernetes`.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use crate::api::Api;
+use crate::object;
+use crate::status::Failure;
+use crate::store::{Key, Txn};
+use crate::verbs::create::create_in;
+use crate::verbs::update::{Place, update_in};
+
+/// Where the Service `default/kubernetes` leads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KubernetesService {
+    /// Its ClusterIP.
+    pub cluster_ip: IpAddr,
+    /// Where the API server is reached from inside the cluster.
+    pub endpoint: IpAddr,
+    /// Port there.
+    pub port: u16,
+}
+
+const NAMESPACES: &[&str] = &["default", "kube-system", "kube-public", "kube-node-lease"];
+
+/// Makes what is missing.
+pub(crate) async fn run(api: &Arc<Api>, service: Option<KubernetesService>) -> Result<(), Failure> {
+    for name in NAMESPACES {
+        let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+        ensure(api, "", "namespaces", object).await?;
+    }
+    if let Some(service) = service {
+        for (group, plural, object) in kubernetes(&service) {
+            ensure(api, group, plural, object).await?;
+        }
+    }
+    Ok(())
+}
+
+fn kubernetes(service: &KubernetesService) -> [(&'static str, &'static str, Value); 3] {
+    let family = if service.cluster_ip.is_ipv6() {
+        "IPv6"
+    } else {
+        "IPv4"
+    };
+    let address_type = if service.endpoint.is_ipv6() {
+        "IPv6"
+    } else {
+        "IPv4"
+    };
+    let metadata =
+        |labels: Value| json!({"name": "kubernetes", "namespace": "default", "labels": labels});
+    let port = json!([{"name": "https", "port": service.port, "protocol": "TCP"}]);
+    [
+        (
+            "",
+            "services",
+            json!({
+                "apiVersion": "v1",
+                "kind": "Service",
+                "metadata": metadata(json!({"component": "apiserver", "provider": "kubernetes"})),
+                "spec": {
+                    "type": "ClusterIP",
+                    "clusterIP": service.cluster_ip,
+                    "clusterIPs": [service.cluster_ip],
+                    "ipFamilies": [family],
+                    "ipFamilyPolicy": "SingleStack",
+                    "internalTrafficPolicy": "Cluster",
+                    "sessionAffinity": "None",
+                    "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": service.port}],
+                },
+            }),
+        ),
+        (
+            "",
+            "endpoints",
+            json!({
+                "apiVersion": "v1",
+                "kind": "Endpoints",
+                "metadata": metadata(json!({"endpointslice.kubernetes.io/skip-mirror": "true"})),
+                "subsets": [{"addresses": [{"ip": service.endpoint}], "ports": port}],
+            }),
+        ),
+        (
+            "discovery.k8s.io",
+            "endpointslices",
+            json!({
+                "apiVersion": "discovery.k8s.io/v1",
+                "kind": "EndpointSlice",
+                "metadata": metadata(json!({"kubernetes.io/service-name": "kubernetes"})),
+                "addressType": address_type,
+                "endpoints": [{"addresses": [service.endpoint], "conditions": {"ready": true}}],
+                "ports": port,
+            }),
+        ),
+    ]
+}
+
+/// Creates an object; where it exists, its fields are set to these.
+async fn ensure(api: &Arc<Api>, group: &str, plural: &str, object: Value) -> Result<(), Failure> {
+    let Some(index) = api.find(group, plural) else {
+        return Ok(());
+    };
+    let shared = Arc::clone(api);
+    let job = move |txn: &mut Txn<'_>| {
+        let key = Key::new(index, object::namespace(&object), object::name(&object));
+        if txn.get(&key).is_none() {
+            return create_in(&shared, txn, index, object, false).map(drop);
+        }
+        let place = Place {
+            key,
+            subresource: None,
+            dry_run: false,
+        };
+        let change = |old: &Value| {
+            let mut changed = old.clone();
+            json_patch::merge(&mut changed, &object);
+            Ok(changed)
+        };
+        update_in(&shared, txn, &place, change).map(drop)
+    };
+    api.store.write(false, job).await
+}

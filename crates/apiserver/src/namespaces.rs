@@ -1,0 +1,4 @@
+//! Namespace deletion.
+use crate::api::Api;
+use std::sync::Arc;
+pub(crate) async fn run(_api: Arc<Api>) {}
