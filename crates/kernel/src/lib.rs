@@ -7,6 +7,7 @@
 pub mod command;
 pub mod error;
 pub mod fdpass;
+pub mod inherit;
 pub mod isolate;
 pub mod link;
 pub mod mount;
