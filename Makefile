@@ -15,7 +15,7 @@ build: ## build the binary and every test
 
 demo: ## a three-node cluster on this machine, and what a Service does in it
 	@scripts/setup.sh demo
-	$(CARGO) build --locked --package portolan
+	$(CARGO) build --locked --release --package portolan
 	@scripts/demo.sh
 
 test: ## everything that must hold before a change lands (CI runs this)

@@ -52,8 +52,8 @@ pub trait Target<B: Backend> {
     /// or if it is of a shape that cannot be understood.
     fn read(&mut self) -> Result<Option<B::State>, ApplyError>;
 
-    /// Whether it is certain, at little cost, that nobody has changed anything since the last successful `apply` or
-    /// `read`. A target that cannot know says false, and is read.
+    /// Whether it is certain, at little cost, that nobody else has changed anything since the last `read`, or since the
+    /// last `apply` that rewrote everything. A target that cannot know says false, and is read.
     fn unchanged(&mut self) -> Result<bool, ApplyError> {
         Ok(false)
     }

@@ -20,6 +20,7 @@ mod problem;
 mod route;
 mod service;
 mod snapshot;
+pub mod sync;
 
 pub use backend::{ApplyError, Backend, Target};
 pub use decide::{Action, Choices, Treatment, decide};
@@ -29,3 +30,4 @@ pub use packet::{Origin, Packet, Verdict};
 pub use problem::Problem;
 pub use service::{Affinity, Endpoint, Frontend, FrontendKind, Place, ServicePort, TrafficPolicy};
 pub use snapshot::Snapshot;
+pub use sync::Sync;

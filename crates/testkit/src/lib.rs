@@ -7,6 +7,7 @@
 //! Nobody depends on this crate but tests and the benchmark.
 
 pub mod cluster;
+pub mod live;
 pub mod pure;
 pub mod scenario;
 pub mod world;

@@ -57,11 +57,11 @@ fn at_each_step(
     scenario: &Scenario,
     mut judge: impl FnMut(&Snapshot, &crate::Step) -> Vec<String>,
 ) -> Vec<String> {
-    let mut cluster = Cluster::default();
+    let mut cluster = Cluster::new(&scenario.node);
     let mut wrong = Vec::new();
     for step in &scenario.steps {
         cluster.take(step);
-        let found = judge(&cluster.snapshot(&scenario.node), step);
+        let found = judge(cluster.snapshot(), step);
         wrong.extend(found.into_iter().map(|words| match step.say.as_str() {
             "" => words,
             say => format!("({say}) {words}"),

@@ -3,7 +3,6 @@
 //! docs/testing.md describes the format. This module reads it and says what is wrong with a file;
 //! what a packet does is for the proofs.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -310,9 +309,6 @@ impl ProbeFile {
         }
     }
 }
-
-/// All objects that stand after some steps, by name.
-pub type Objects = BTreeMap<ObjectName, Value>;
 
 #[cfg(test)]
 mod tests {

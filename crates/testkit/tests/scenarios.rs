@@ -1,10 +1,11 @@
 //! Every scenario file against the oracle and against the traces of the data planes.
 
+use portolan_dataplane::nftables::Nftables;
 use portolan_testkit::{Scenario, pure};
 
 /// Runs `prove` over all scenarios and fails with everything that is wrong, by scenario.
 fn over_all(prove: impl Fn(&Scenario) -> Vec<String>) {
-    let scenarios = Scenario::all().unwrap();
+    let scenarios = Scenario::all().expect("every scenario file can be read");
     assert!(
         scenarios.len() >= 30,
         "only {} scenarios found",
@@ -24,4 +25,9 @@ fn over_all(prove: impl Fn(&Scenario) -> Vec<String>) {
 #[test]
 fn the_oracle_agrees() {
     over_all(pure::against_oracle);
+}
+
+#[test]
+fn the_trace_of_nftables_agrees() {
+    over_all(|scenario| pure::against_trace(&Nftables, scenario));
 }

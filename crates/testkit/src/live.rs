@@ -1,0 +1,237 @@
+//! The proof on the real kernel: a scenario becomes a small network, its endpoints become servers that say who they
+//! are and whom they see, and its packets become connections.
+//!
+//! ```text
+//!   outside ──┐            ┌── pod 10.1.0.2
+//!             ├── n1 ──────┼── pod 10.1.0.10 …       every box is a network namespace;
+//!   n2, n3 … ─┘  (rules)   └── processes of n1       the rules under test stand in n1 only
+//! ```
+//!
+//! A verdict is known by what happens: an answer names its endpoint and the source it saw, a refusal is REJECT,
+//! silence is DROP, an answer of the very destination is PASS. The caller must be in namespaces of its own.
+
+mod ask;
+mod network;
+mod servers;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+
+use portolan_kernel::Netns;
+use portolan_model::{Backend, Protocol, Snapshot, Target, Verdict};
+
+use crate::cluster::Cluster;
+use crate::scenario::{Probe, Scenario, Step};
+use network::Network;
+use servers::Servers;
+
+/// How a scenario went on the real kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Everything was as expected.
+    Passed,
+    /// What was not.
+    Failed(Vec<String>),
+    /// This kernel cannot do it, and why.
+    Skipped(String),
+}
+
+/// Runs `scenario` with the data plane of `backend`, whose target for a namespace `target` makes.
+pub fn against_kernel<B, T>(
+    backend: &B,
+    target: impl FnOnce(&Netns) -> Result<T, String>,
+    scenario: &Scenario,
+) -> Outcome
+where
+    B: Backend,
+    T: Target<B>,
+{
+    if uses(scenario, Protocol::Sctp) && !ask::has_sctp() {
+        return Outcome::Skipped("this kernel has no SCTP".to_owned());
+    }
+    let run = || -> Result<Vec<String>, String> {
+        let listeners = listeners(scenario);
+        let network = Network::build(scenario, &listeners)?;
+        let servers = Servers::start(&network, &listeners)?;
+        let mut node = Node {
+            backend,
+            target: target(network.netns())?,
+            cluster: Cluster::new(&scenario.node),
+            standing: None,
+        };
+        let mut wrong = Vec::new();
+        for step in &scenario.steps {
+            node.take(step)?;
+            for probe in &step.probes {
+                wrong.extend(judge(probe, &network)?.into_iter().map(
+                    |words| match step.say.as_str() {
+                        "" => format!("{probe}: {words}"),
+                        say => format!("({say}) {probe}: {words}"),
+                    },
+                ));
+            }
+        }
+        drop(servers);
+        Ok(wrong)
+    };
+    match run() {
+        Ok(wrong) if wrong.is_empty() => Outcome::Passed,
+        Ok(wrong) => Outcome::Failed(wrong),
+        Err(words) => Outcome::Failed(vec![words]),
+    }
+}
+
+fn uses(scenario: &Scenario, protocol: Protocol) -> bool {
+    let mut probes = scenario.steps.iter().flat_map(|step| &step.probes);
+    probes.any(|probe| probe.packet.protocol == protocol)
+}
+
+/// Everybody who could answer: every endpoint that any step knows, ready or not, and the destination of every packet
+/// that shall pass.
+fn listeners(scenario: &Scenario) -> BTreeSet<(SocketAddr, Protocol)> {
+    let mut all = BTreeSet::new();
+    let mut cluster = Cluster::new(&scenario.node);
+    for step in &scenario.steps {
+        cluster.take(step);
+        for port in cluster.snapshot().ports() {
+            all.extend(
+                port.endpoints
+                    .iter()
+                    .map(|e| (e.address, port.key.protocol)),
+            );
+        }
+        let passing = step
+            .probes
+            .iter()
+            .filter(|probe| probe.verdict == Verdict::Pass);
+        all.extend(passing.map(|probe| (probe.packet.destination, probe.packet.protocol)));
+    }
+    all
+}
+
+/// The node under test: what its rules are compiled from, and what stands in its kernel.
+struct Node<'a, B: Backend, T> {
+    backend: &'a B,
+    target: T,
+    cluster: Cluster,
+    standing: Option<(Snapshot, B::State)>,
+}
+
+impl<B: Backend, T: Target<B>> Node<'_, B, T> {
+    /// Carries out the changes of a step in the kernel, and reads them back.
+    fn take(&mut self, step: &Step) -> Result<(), String> {
+        self.cluster.take(step);
+        let snapshot = self.cluster.snapshot().clone();
+        let (state, ops) = match self.standing.take() {
+            None => {
+                let (state, _) = self.backend.compile(&snapshot);
+                let ops = self.backend.diff(None, &state);
+                (state, ops)
+            }
+            Some((before, standing)) => {
+                let mut state = standing.clone();
+                self.backend
+                    .update(&mut state, &snapshot, &snapshot.touched(&before));
+                let ops = self.backend.diff(Some(&standing), &state);
+                (state, ops)
+            }
+        };
+        self.target.apply(&ops).map_err(|e| e.to_string())?;
+        match self.target.read().map_err(|e| e.to_string())? {
+            Some(read) if read == state => {}
+            Some(_) => {
+                return Err("what is read back from the kernel is not what was applied".to_owned());
+            }
+            None => return Err("nothing can be read back from the kernel".to_owned()),
+        }
+        self.standing = Some((snapshot, state));
+        Ok(())
+    }
+}
+
+/// Flows for each endpoint at most, before an endpoint that nobody saw counts as not served.
+/// At this number a fair choice misses one of twelve endpoints once in 10^20 runs.
+const FLOWS_PER_ENDPOINT_MAX: usize = 50;
+
+/// Flows that are made even if every endpoint has been seen: who must not answer gets this many chances to.
+const FLOWS_MIN: usize = 6;
+
+/// Makes the flows of one probe and says what was not as expected.
+fn judge(probe: &Probe, network: &Network) -> Result<Vec<String>, String> {
+    let most = match &probe.verdict {
+        Verdict::Deliver(_) if probe.sticks => 2 * FLOWS_MIN,
+        Verdict::Deliver(choices) => FLOWS_PER_ENDPOINT_MAX * choices.len(),
+        Verdict::Drop => 1,
+        _ => 2,
+    };
+    let mut seen = BTreeMap::new();
+    let flows = network.ask(&probe.packet, &probe.verdict, most, |answer| {
+        let Ok(answer) = answer else { return false };
+        *seen.entry(answer.who).or_insert(0_usize) += 1;
+        let all = probe
+            .verdict
+            .endpoints()
+            .all(|endpoint| seen.contains_key(&endpoint));
+        probe.sticks || !all || seen.values().sum::<usize>() < FLOWS_MIN
+    })?;
+    let mut wrong: Vec<String> = flows
+        .iter()
+        .filter_map(|flow| judge_flow(probe, flow, network))
+        .collect();
+    wrong.dedup();
+    let unseen: Vec<SocketAddr> = probe
+        .verdict
+        .endpoints()
+        .filter(|endpoint| !seen.contains_key(endpoint))
+        .collect();
+    if probe.sticks && seen.len() > 1 {
+        wrong.push(format!("one client was answered by several: {seen:?}"));
+    }
+    if !probe.sticks && !unseen.is_empty() && wrong.is_empty() {
+        wrong.push(format!(
+            "{} flows, but {unseen:?} never answered",
+            flows.len()
+        ));
+    }
+    Ok(wrong)
+}
+
+/// What is wrong with what became of one flow.
+fn judge_flow(
+    probe: &Probe,
+    flow: &Result<ask::Answer, ask::NoAnswer>,
+    network: &Network,
+) -> Option<String> {
+    let source = probe.packet.source.ip();
+    match (&probe.verdict, flow) {
+        (Verdict::Reject, Err(ask::NoAnswer::Refused(_)))
+        | (Verdict::Drop, Err(ask::NoAnswer::Silence)) => None,
+        (Verdict::Pass, Ok(answer))
+            if answer.who == probe.packet.destination && answer.saw == source =>
+        {
+            None
+        }
+        (Verdict::Deliver(choices), Ok(answer)) => match choices.get(&answer.who) {
+            None => Some(format!(
+                "{} answered, who is not one of {:?}",
+                answer.who,
+                choices.keys()
+            )),
+            // The node's own source is the node's address with and without masquerade.
+            Some(_) if network.is_node(source) && network.is_node(answer.saw) => None,
+            Some(true) if network.is_node(answer.saw) && answer.saw != source => None,
+            Some(false) if answer.saw == source => None,
+            Some(masquerade) => Some(format!(
+                "{} saw the source {}, expected {}",
+                answer.who,
+                answer.saw,
+                if *masquerade {
+                    "one of the node's addresses"
+                } else {
+                    "the client's own"
+                }
+            )),
+        },
+        (verdict, flow) => Some(format!("expected {verdict:?}, got {flow:?}")),
+    }
+}

@@ -1,0 +1,223 @@
+//! The network of a scenario: namespaces for the node, its pods, the other nodes and the outside.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+
+use ipnet::IpNet;
+use portolan_kernel::Netns;
+use portolan_kernel::link::Route;
+use portolan_kernel::topology::Host;
+use portolan_model::{Family, Packet, Protocol, Verdict};
+
+use super::ask::{self, Answer, NoAnswer, PATIENCE, SILENCE};
+use crate::scenario::Scenario;
+use crate::world::{self, Home};
+
+/// All hosts of one scenario. They are gone when this is dropped.
+pub struct Network {
+    n1: Host,
+    others: Host,
+    outside: Host,
+    pods: BTreeMap<IpAddr, Host>,
+    /// Virtual addresses that the node holds itself, because one of its processes sends from there.
+    held: BTreeSet<IpAddr>,
+}
+
+impl Network {
+    /// Builds the hosts that `scenario` needs for its senders and for these listeners.
+    pub fn build(
+        scenario: &Scenario,
+        listeners: &BTreeSet<(SocketAddr, Protocol)>,
+    ) -> Result<Self, String> {
+        let senders = scenario
+            .steps
+            .iter()
+            .flat_map(|step| &step.probes)
+            .map(|probe| &probe.packet);
+        let held = senders
+            .clone()
+            .filter(|p| p.interface.is_none() && world::home(p.source.ip()).is_none());
+        let held: BTreeSet<IpAddr> = held.map(|packet| packet.source.ip()).collect();
+        let people = senders
+            .map(|packet| packet.source.ip())
+            .chain(listeners.iter().map(|(address, _)| address.ip()));
+        let people: BTreeSet<IpAddr> = people.filter(|address| !held.contains(address)).collect();
+        Network::connect(&people, held).map_err(|e| e.to_string())
+    }
+
+    fn connect(people: &BTreeSet<IpAddr>, held: BTreeSet<IpAddr>) -> portolan_kernel::Result<Self> {
+        let (n1, others, outside) = (Host::router()?, Host::router()?, Host::new()?);
+        let (node, other) = (|f| world::node_address(f, 1), |f| world::node_address(f, 2));
+        n1.join("fabric", &linked(node), &others, "eth0", &linked(other))?;
+        n1.join(
+            "outside",
+            &linked(world::gateway),
+            &outside,
+            "eth0",
+            &linked(client),
+        )?;
+        let mut network = Network {
+            n1,
+            others,
+            outside,
+            pods: BTreeMap::new(),
+            held,
+        };
+        for family in Family::ALL {
+            network.n1.route(everywhere(family), other(family))?;
+            network.others.route(everywhere(family), node(family))?;
+            network
+                .outside
+                .route(everywhere(family), world::gateway(family))?;
+        }
+        for &address in &network.held {
+            network
+                .n1
+                .links()?
+                .add_address("lo", IpNet::from(address))?;
+        }
+        for &address in people {
+            network.settle(address)?;
+        }
+        Ok(network)
+    }
+
+    /// Gives `address` a home. What the plan does not place, a virtual address that nobody serves, lives on the other
+    /// nodes: there it answers when a packet to it passes.
+    fn settle(&mut self, address: IpAddr) -> portolan_kernel::Result<()> {
+        let family = Family::of(address);
+        let standing = [world::node_address(family, 2), client(family)];
+        match world::home(address) {
+            Some(Home::Node) => Ok(()),
+            _ if standing.contains(&address) => Ok(()),
+            Some(Home::Pod) => self.add_pod(address),
+            Some(Home::Outside) => self
+                .outside
+                .links()?
+                .add_address("eth0", IpNet::from(address)),
+            Some(Home::OtherNode) | None => {
+                self.others.links()?.add_address("lo", IpNet::from(address))
+            }
+        }
+    }
+
+    fn add_pod(&mut self, address: IpAddr) -> portolan_kernel::Result<()> {
+        let gateway = pod_gateway(Family::of(address));
+        let pod = Host::new()?;
+        let name = format!("pod{}", self.pods.len());
+        self.n1.join(
+            &name,
+            &[IpNet::from(gateway)],
+            &pod,
+            "eth0",
+            &[IpNet::from(address)],
+        )?;
+        self.n1
+            .links()?
+            .set_route(&Route::dev(IpNet::from(address), &name))?;
+        let mut links = pod.links()?;
+        links.set_route(&Route::dev(IpNet::from(gateway), "eth0"))?;
+        links.set_route(&Route::via(everywhere(Family::of(address)), gateway))?;
+        self.pods.insert(address, pod);
+        Ok(())
+    }
+
+    /// The namespace of the node under test.
+    pub fn netns(&self) -> &Netns {
+        &self.n1.netns
+    }
+
+    /// Whether `address` is one of the node under test.
+    pub fn is_node(&self, address: IpAddr) -> bool {
+        let family = Family::of(address);
+        let own = [
+            world::node_address(family, 1),
+            world::gateway(family),
+            pod_gateway(family),
+        ];
+        own.contains(&address)
+    }
+
+    /// Runs `work` where `address` lives.
+    pub fn at<T: Send>(
+        &self,
+        address: IpAddr,
+        work: impl FnOnce() -> T + Send,
+    ) -> Result<T, String> {
+        let host = match world::home(address) {
+            _ if self.held.contains(&address) => &self.n1,
+            Some(Home::Node) => &self.n1,
+            Some(Home::Pod) => self
+                .pods
+                .get(&address)
+                .ok_or_else(|| format!("there is no pod {address}"))?,
+            Some(Home::Outside) => &self.outside,
+            Some(Home::OtherNode) | None => &self.others,
+        };
+        host.run(work).map_err(|e| e.to_string())
+    }
+
+    /// Makes up to `most` flows like `packet`, one after the other, while `go_on` says so of what became of the last.
+    pub fn ask(
+        &self,
+        packet: &Packet,
+        expected: &Verdict,
+        most: usize,
+        mut go_on: impl FnMut(&Result<Answer, NoAnswer>) -> bool + Send,
+    ) -> Result<Vec<Result<Answer, NoAnswer>>, String> {
+        let source = packet.source.ip();
+        // A process of the node does what processes do: it leaves the choice of its source to the kernel.
+        let bound = (!self.is_node(source)).then_some(source);
+        let patience = match expected {
+            Verdict::Drop => SILENCE,
+            _ => PATIENCE,
+        };
+        self.at(source, || {
+            let mut flows = Vec::new();
+            while flows.len() < most {
+                let flow = ask::ask(packet.protocol, bound, packet.destination, patience)?;
+                let more = go_on(&flow);
+                flows.push(flow);
+                if !more {
+                    break;
+                }
+            }
+            Ok(flows)
+        })?
+    }
+}
+
+/// The address of `n1` towards its pods.
+fn pod_gateway(family: Family) -> IpAddr {
+    match family {
+        Family::V4 => [10, 1, 0, 1].into(),
+        Family::V6 => [0xfd00, 0x10, 1, 0, 0, 0, 0, 1].into(),
+    }
+}
+
+/// The client outside that the address plan names.
+fn client(family: Family) -> IpAddr {
+    match family {
+        Family::V4 => [203, 0, 113, 2].into(),
+        Family::V6 => [0x2001, 0xdb8, 0x113, 0, 0, 0, 0, 2].into(),
+    }
+}
+
+/// An address of each family, with the length of the network on its link.
+fn linked(address: impl Fn(Family) -> IpAddr) -> [IpNet; 2] {
+    Family::ALL.map(|family| {
+        let length = match family {
+            Family::V4 => 24,
+            Family::V6 => 64,
+        };
+        IpNet::new(address(family), length).expect("invariant: the length fits the family")
+    })
+}
+
+/// The default route of a family.
+fn everywhere(family: Family) -> IpNet {
+    match family {
+        Family::V4 => world::net("0.0.0.0/0"),
+        Family::V6 => world::net("::/0"),
+    }
+}
