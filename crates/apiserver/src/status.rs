@@ -16,7 +16,7 @@ pub struct Failure {
     /// What kubectl prints.
     pub message: String,
     /// `details` of the Status; null when there are none.
-    pub details: Value,
+    pub details: Box<Value>,
     /// `metadata.continue` of the Status: how an expired paged list may go on.
     pub continue_token: Option<String>,
 }
@@ -34,7 +34,7 @@ impl Failure {
             code,
             reason,
             message: message.into(),
-            details: Value::Null,
+            details: Box::new(Value::Null),
             continue_token: None,
         }
     }
@@ -54,7 +54,7 @@ impl Failure {
             "reason": self.reason,
         });
         if !self.details.is_null() {
-            status["details"] = self.details.clone();
+            status["details"] = Value::clone(&self.details);
         }
         status["code"] = json!(self.code);
         status
@@ -70,7 +70,7 @@ impl Failure {
         if !causes.is_empty() {
             details.insert("causes".into(), Value::Array(causes));
         }
-        self.details = Value::Object(details);
+        *self.details = Value::Object(details);
         self
     }
 }
@@ -182,7 +182,7 @@ pub fn internal(message: impl fmt::Display) -> Failure {
         "InternalError",
         format!("Internal error occurred: {message}"),
     );
-    failure.details = json!({"causes": [{"message": message.to_string()}]});
+    *failure.details = json!({"causes": [{"message": message.to_string()}]});
     failure
 }
 
@@ -224,7 +224,7 @@ pub fn expired(message: impl Into<String>) -> Failure {
 pub fn too_large_version(asked: u64, current: u64) -> Failure {
     let message = format!("Too large resource version: {asked}, current: {current}");
     let mut failure = Failure::new(504, "Timeout", format!("Timeout: {message}"));
-    failure.details = json!({
+    *failure.details = json!({
         "causes": [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}],
         "retryAfterSeconds": 1,
     });

@@ -126,6 +126,8 @@ struct Shared {
     published: RwLock<Published>,
     /// One for each kind: the version of its last change.
     wakes: Vec<watch::Sender<u64>>,
+    /// The version of the last change of any kind.
+    any: watch::Sender<u64>,
 }
 
 /// Handle of the store; clones are the same store.
@@ -155,6 +157,7 @@ impl Store {
                 .iter()
                 .map(|_| watch::Sender::new(snapshot.version))
                 .collect(),
+            any: watch::Sender::new(snapshot.version),
             published: RwLock::new(Published {
                 snapshot,
                 log,
@@ -226,6 +229,11 @@ impl Store {
     /// Sees the version of each further change of a kind.
     pub fn wake(&self, kind: usize) -> watch::Receiver<u64> {
         self.shared.wakes[kind].subscribe()
+    }
+
+    /// Sees the version of each further change.
+    pub fn wake_any(&self) -> watch::Receiver<u64> {
+        self.shared.any.subscribe()
     }
 
     /// Runs a job in the order of all writes. Its writes are on disk when this returns `Ok`; with `dry_run`, and when

@@ -113,6 +113,9 @@ impl Writer {
                 published.log.push(Arc::new(change));
             }
         }
+        if let Some(last) = touched.values().max() {
+            self.shared.any.send_replace(*last);
+        }
         for (kind, version) in touched {
             self.shared.wakes[kind].send_replace(version);
         }

@@ -94,7 +94,7 @@ impl Patch {
                     "Invalid",
                     "the server rejected our request due to an error in our request",
                 );
-                failure.details = json!({"causes": [{"message": error.to_string()}]});
+                *failure.details = json!({"causes": [{"message": error.to_string()}]});
                 failure
             })?,
             Patch::Merge(patch) | Patch::Strategic(patch) => json_patch::merge(&mut object, patch),
