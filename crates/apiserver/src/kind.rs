@@ -151,6 +151,8 @@ pub enum FieldReason {
     Duplicate,
     /// FieldValueTooLong, "Too long".
     TooLong,
+    /// FieldValueNotFound, "Not found".
+    NotFound,
     /// FieldValueTooMany, "Too many".
     TooMany,
     /// FieldValueTypeInvalid, "Invalid value".
@@ -196,6 +198,11 @@ impl FieldError {
     /// A value occurs twice where it may occur once.
     pub fn duplicate(field: impl Into<String>, value: impl Into<Value>) -> Self {
         Self::new(FieldReason::Duplicate, field, value, "")
+    }
+
+    /// A value names something that is not there.
+    pub fn not_found(field: impl Into<String>, value: impl Into<Value>) -> Self {
+        Self::new(FieldReason::NotFound, field, value, "")
     }
 
     /// A value is longer than `bytes_max`.
@@ -268,6 +275,7 @@ impl FieldReason {
             FieldReason::Forbidden => "FieldValueForbidden",
             FieldReason::Duplicate => "FieldValueDuplicate",
             FieldReason::TooLong => "FieldValueTooLong",
+            FieldReason::NotFound => "FieldValueNotFound",
             FieldReason::TooMany => "FieldValueTooMany",
             FieldReason::TypeInvalid => "FieldValueTypeInvalid",
         }
@@ -282,6 +290,7 @@ impl FieldReason {
             FieldReason::Forbidden => "Forbidden",
             FieldReason::Duplicate => "Duplicate value",
             FieldReason::TooLong => "Too long",
+            FieldReason::NotFound => "Not found",
             FieldReason::TooMany => "Too many",
         }
     }

@@ -4,6 +4,7 @@ use k8s_openapi::api::core::v1::Endpoints;
 use schemars::SchemaGenerator;
 use serde_json::{Value, json};
 
+use super::check::{self, address, meta, port};
 use super::read::{age, first_three, items, items_mut, name, set_default, text};
 use super::spec_status;
 use crate::kind::{Column, FieldError, Kind, Scope};
@@ -77,6 +78,89 @@ fn default(object: &mut Value) {
     }
 }
 
-fn validate(_object: &Value, _old: Option<&Value>) -> Vec<FieldError> {
-    Vec::new()
+fn validate(object: &Value, _old: Option<&Value>) -> Vec<FieldError> {
+    let mut errors = meta::validate(&KIND, object, check::name::subdomain);
+    for (index, subset) in items(&object["subsets"]).iter().enumerate() {
+        validate_subset(&format!("subsets[{index}]"), subset, &mut errors);
+    }
+    errors
+}
+
+fn validate_subset(field: &str, subset: &Value, errors: &mut Vec<FieldError>) {
+    let lists = ["addresses", "notReadyAddresses"];
+    if lists.iter().all(|list| items(&subset[*list]).is_empty()) {
+        errors.push(FieldError::required(
+            field,
+            "must specify `addresses` or `notReadyAddresses`",
+        ));
+    }
+    for list in lists {
+        for (index, given) in items(&subset[list]).iter().enumerate() {
+            let (field, ip) = (format!("{field}.{list}[{index}].ip"), text(&given["ip"]));
+            if let Some(parsed) = address::ip(&field, ip, errors) {
+                address::not_special(&field, ip, parsed, errors);
+            }
+        }
+    }
+    let ports = items(&subset["ports"]);
+    for (index, given) in ports.iter().enumerate() {
+        let (field, name) = (format!("{field}.ports[{index}]"), text(&given["name"]));
+        if !name.is_empty() {
+            check::all(
+                &format!("{field}.name"),
+                name,
+                check::name::label(name),
+                errors,
+            );
+        } else if ports.len() > 1 {
+            errors.push(FieldError::required(format!("{field}.name"), ""));
+        }
+        port::number(&format!("{field}.port"), &given["port"], errors);
+        check::one_of(
+            &format!("{field}.protocol"),
+            &given["protocol"],
+            port::PROTOCOLS,
+            errors,
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kinds::check::tests::created;
+
+    #[test]
+    fn rows_are_those_of_kubectl() {
+        let shown = |subsets: Value| text(&row(&json!({"subsets": subsets}), 0)[1]).to_owned();
+        assert_eq!(shown(json!([])), "<none>");
+        let ips = json!([{"ip": "10.1.0.2"}, {"ip": "fd00::2"}]);
+        assert_eq!(shown(json!([{"addresses": ips}])), "10.1.0.2,fd00::2");
+        let ports = json!([{"port": 80}, {"port": 443}]);
+        let expected = "10.1.0.2:80,[fd00::2]:80,10.1.0.2:443 + 1 more...";
+        assert_eq!(shown(json!([{"addresses": ips, "ports": ports}])), expected);
+    }
+
+    #[test]
+    fn subsets_are_checked() {
+        let good =
+            json!({"subsets": [{"addresses": [{"ip": "203.0.113.7"}], "ports": [{"port": 5432}]}]});
+        assert!(created(&KIND, good).is_empty());
+        let errors = created(
+            &KIND,
+            json!({"subsets": [{"addresses": [{"ip": "127.0.0.1"}, {"ip": "x"}],
+                "ports": [{"port": 0}, {"port": 80, "name": "a", "protocol": "IP"}]}, {}]}),
+        );
+        let expected = [
+            "subsets[0].addresses[0].ip: Invalid value: \"127.0.0.1\": may not be in the loopback range (127.0.0.0/8, \
+             ::1/128)",
+            "subsets[0].addresses[1].ip: Invalid value: \"x\": must be a valid IP address, (e.g. 10.9.8.7 or \
+             2001:db8::ffff)",
+            "subsets[0].ports[0].name: Required value",
+            "subsets[0].ports[0].port: Invalid value: 0: must be between 1 and 65535, inclusive",
+            "subsets[0].ports[1].protocol: Unsupported value: \"IP\": supported values: \"SCTP\", \"TCP\", \"UDP\"",
+            "subsets[1]: Required value: must specify `addresses` or `notReadyAddresses`",
+        ];
+        assert_eq!(errors, expected);
+    }
 }

@@ -5,6 +5,7 @@ use schemars::SchemaGenerator;
 use serde_json::{Value, json};
 
 use super::age::since;
+use super::check::{self, meta};
 use super::read::{is_empty, name, number, text};
 use super::spec_status;
 use crate::kind::{Column, FieldError, Kind, Scope};
@@ -120,6 +121,59 @@ fn source(object: &Value) -> String {
     }
 }
 
-fn validate(_object: &Value, _old: Option<&Value>) -> Vec<FieldError> {
-    Vec::new()
+fn validate(object: &Value, _old: Option<&Value>) -> Vec<FieldError> {
+    let mut errors = meta::validate(&KIND, object, check::name::subdomain);
+    let involved = text(&object["involvedObject"]["namespace"]);
+    let own = text(&object["metadata"]["namespace"]);
+    // What happens to an object without a namespace is told in `default` or in `kube-system`.
+    let fits = if involved.is_empty() {
+        matches!(own, "default" | "kube-system")
+    } else {
+        involved == own
+    };
+    if !fits {
+        errors.push(FieldError::invalid(
+            "involvedObject.namespace",
+            involved,
+            "does not match event.namespace",
+        ));
+    }
+    errors
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kinds::check::tests::created;
+
+    #[test]
+    fn rows_are_those_of_kubectl() {
+        let event = json!({"metadata": {"name": "p.1"}, "type": "Normal", "reason": "Started", "message": " up\n",
+            "involvedObject": {"kind": "Pod", "name": "p", "fieldPath": "spec.containers{a}"}, "count": 3,
+            "source": {"component": "kubelet", "host": "n1"},
+            "firstTimestamp": "1970-01-01T00:00:00Z", "lastTimestamp": "1970-01-01T00:01:00Z"});
+        let expected = json!([
+            "40s",
+            "Normal",
+            "Started",
+            "pod/p",
+            "spec.containers{a}",
+            "kubelet, n1",
+            "up",
+            "100s",
+            3,
+            "p.1"
+        ]);
+        assert_eq!(Value::from(row(&event, 100)), expected);
+    }
+
+    #[test]
+    fn events_stand_beside_their_object() {
+        assert!(created(&KIND, json!({"involvedObject": {"namespace": "default"}})).is_empty());
+        assert!(created(&KIND, json!({"involvedObject": {"kind": "Node"}})).is_empty());
+        assert_eq!(
+            created(&KIND, json!({"involvedObject": {"namespace": "other"}})),
+            ["involvedObject.namespace: Invalid value: \"other\": does not match event.namespace"]
+        );
+    }
 }

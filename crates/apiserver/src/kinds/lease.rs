@@ -4,6 +4,7 @@ use k8s_openapi::api::coordination::v1::Lease;
 use schemars::SchemaGenerator;
 use serde_json::{Value, json};
 
+use super::check::{self, meta};
 use super::read::{age, name, text};
 use super::spec_status;
 use crate::kind::{Column, FieldError, Kind, Scope};
@@ -42,6 +43,49 @@ fn row(object: &Value, now: i64) -> Vec<Value> {
     ]
 }
 
-fn validate(_object: &Value, _old: Option<&Value>) -> Vec<FieldError> {
-    Vec::new()
+fn validate(object: &Value, _old: Option<&Value>) -> Vec<FieldError> {
+    let mut errors = meta::validate(&KIND, object, check::name::subdomain);
+    let spec = &object["spec"];
+    let seconds = &spec["leaseDurationSeconds"];
+    if seconds.as_i64().is_some_and(|seconds| seconds <= 0) {
+        errors.push(FieldError::invalid(
+            "spec.leaseDurationSeconds",
+            seconds.clone(),
+            "must be greater than 0",
+        ));
+    }
+    check::not_negative(
+        "spec.leaseTransitions",
+        &spec["leaseTransitions"],
+        &mut errors,
+    );
+    errors
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kinds::check::tests::created;
+
+    #[test]
+    fn durations_are_positive() {
+        let errors = created(
+            &KIND,
+            json!({"spec": {"leaseDurationSeconds": 0, "leaseTransitions": -1}}),
+        );
+        assert_eq!(
+            errors,
+            [
+                "spec.leaseDurationSeconds: Invalid value: 0: must be greater than 0",
+                "spec.leaseTransitions: Invalid value: -1: must be greater than or equal to 0"
+            ]
+        );
+        assert!(
+            created(
+                &KIND,
+                json!({"spec": {"holderIdentity": "n1", "leaseDurationSeconds": 40}})
+            )
+            .is_empty()
+        );
+    }
 }

@@ -4,6 +4,7 @@
 //! change, validation. Nothing here knows of HTTP, of the store or of other objects.
 
 pub mod age;
+mod check;
 mod config_map;
 mod deployment;
 mod endpoint_slice;

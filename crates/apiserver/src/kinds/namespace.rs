@@ -4,7 +4,8 @@ use k8s_openapi::api::core::v1::Namespace;
 use schemars::SchemaGenerator;
 use serde_json::{Value, json};
 
-use super::read::{age, child, name, text};
+use super::check::{self, meta};
+use super::read::{age, child, items, name, text};
 use super::spec_status;
 use crate::kind::{Column, FieldError, Kind, Scope, Subresource};
 
@@ -69,6 +70,39 @@ fn prepare(object: &mut Value, old: Option<&Value>) {
     }
 }
 
-fn validate(_object: &Value, _old: Option<&Value>) -> Vec<FieldError> {
-    Vec::new()
+fn validate(object: &Value, _old: Option<&Value>) -> Vec<FieldError> {
+    let mut errors = meta::validate(&KIND, object, check::name::label);
+    for (index, finalizer) in items(&object["spec"]["finalizers"]).iter().enumerate() {
+        meta::finalizer_name(
+            &format!("spec.finalizers[{index}]"),
+            text(finalizer),
+            &mut errors,
+        );
+    }
+    errors
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kinds::check::tests::created;
+
+    #[test]
+    fn names_are_labels() {
+        assert!(created(&KIND, json!({"metadata": {"name": "shop"}})).is_empty());
+        assert!(created(&KIND, json!({"metadata": {"name": "a.b"}}))[0].contains("RFC 1123 label"));
+    }
+
+    #[test]
+    fn a_new_namespace_is_active_and_labelled() {
+        let mut namespace = json!({"metadata": {"name": "shop"}});
+        default(&mut namespace);
+        prepare(&mut namespace, None);
+        assert_eq!(
+            namespace["metadata"]["labels"],
+            json!({"kubernetes.io/metadata.name": "shop"})
+        );
+        assert_eq!(namespace["status"]["phase"], "Active");
+        assert_eq!(namespace["spec"]["finalizers"], json!(["kubernetes"]));
+    }
 }

@@ -4,7 +4,8 @@ use k8s_openapi::api::core::v1::Node;
 use schemars::SchemaGenerator;
 use serde_json::{Value, json};
 
-use super::read::{age, entries, items, name, text, text_or};
+use super::check::{self, address, meta};
+use super::read::{age, entries, is_empty, items, name, text, text_or};
 use super::spec_status;
 use crate::kind::{Column, FieldError, Kind, Scope, Subresource};
 
@@ -107,6 +108,100 @@ fn address<'a>(object: &'a Value, kind: &str) -> &'a str {
         .map_or("<none>", |address| text(&address["address"]))
 }
 
-fn validate(_object: &Value, _old: Option<&Value>) -> Vec<FieldError> {
-    Vec::new()
+fn validate(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
+    let mut errors = meta::validate(&KIND, object, check::name::subdomain);
+    let spec = &object["spec"];
+    for (index, cidr) in items(&spec["podCIDRs"]).iter().enumerate() {
+        address::cidr(&format!("spec.podCIDRs[{index}]"), text(cidr), &mut errors);
+    }
+    for (index, taint) in items(&spec["taints"]).iter().enumerate() {
+        validate_taint(&format!("spec.taints[{index}]"), taint, &mut errors);
+    }
+    if let Some(old) = old {
+        for (key, name) in [("podCIDRs", "podCIDR"), ("providerID", "providerID")] {
+            if !is_empty(&old["spec"][key]) && spec[key] != old["spec"][key] {
+                let detail =
+                    format!("node updates may not change {name} except from \"\" to valid");
+                errors.push(FieldError::forbidden(format!("spec.{key}"), detail));
+            }
+        }
+    }
+    errors
+}
+
+fn validate_taint(field: &str, taint: &Value, errors: &mut Vec<FieldError>) {
+    let (key, value) = (text(&taint["key"]), text(&taint["value"]));
+    check::all(
+        &format!("{field}.key"),
+        key,
+        check::name::qualified(key),
+        errors,
+    );
+    check::all(
+        &format!("{field}.value"),
+        value,
+        check::name::label_value(value),
+        errors,
+    );
+    let effects = ["NoExecute", "NoSchedule", "PreferNoSchedule"];
+    check::one_of(
+        &format!("{field}.effect"),
+        &taint["effect"],
+        &effects,
+        errors,
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kinds::check::tests::{changed, created};
+
+    #[test]
+    fn rows_are_those_of_kubectl() {
+        let labels = json!({"node-role.kubernetes.io/worker": "", "kubernetes.io/role": "edge"});
+        let node = json!({"metadata": {"name": "n1", "labels": labels}, "spec": {"unschedulable": true},
+            "status": {"conditions": [{"type": "Ready", "status": "True"}],
+                "addresses": [{"type": "InternalIP", "address": "192.168.0.11"}],
+                "nodeInfo": {"kubeletVersion": "v1.35.0", "osImage": "Debian"}}});
+        let expected = json!([
+            "n1",
+            "Ready,SchedulingDisabled",
+            "edge,worker",
+            "<unknown>",
+            "v1.35.0",
+            "192.168.0.11",
+            "<none>",
+            "Debian",
+            "<unknown>",
+            "<unknown>"
+        ]);
+        assert_eq!(Value::from(row(&node, 0)), expected);
+    }
+
+    #[test]
+    fn pod_networks_are_given_once() {
+        let good = json!({"spec": {"podCIDRs": ["10.1.0.0/24", "fd00:10:1::/64"]}});
+        assert!(created(&KIND, good.clone()).is_empty());
+        assert!(
+            created(&KIND, json!({"spec": {"podCIDRs": ["10.1"]}}))[0]
+                .contains("must be a valid CIDR value")
+        );
+        let errors = changed(&KIND, good, |new| {
+            new["spec"]["podCIDRs"] = json!(["10.2.0.0/24"])
+        });
+        let expected = "spec.podCIDRs: Forbidden: node updates may not change podCIDR except from \"\" to valid";
+        assert!(errors.iter().any(|error| error == expected), "{errors:?}");
+    }
+
+    #[test]
+    fn taints_have_known_effects() {
+        let errors = created(
+            &KIND,
+            json!({"spec": {"taints": [{"key": "a", "effect": "Never"}]}}),
+        );
+        let expected = "spec.taints[0].effect: Unsupported value: \"Never\": supported values: \"NoExecute\", \
+                        \"NoSchedule\", \"PreferNoSchedule\"";
+        assert_eq!(errors, [expected]);
+    }
 }

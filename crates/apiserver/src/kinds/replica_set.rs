@@ -4,7 +4,8 @@ use k8s_openapi::api::apps::v1::ReplicaSet;
 use schemars::SchemaGenerator;
 use serde_json::{Value, json};
 
-use super::read::{age, name, number, set_default};
+use super::check::{meta, name};
+use super::read::{self, age, number, set_default};
 use super::{pod, spec_status, workload};
 use crate::kind::{Column, FieldError, Kind, Scope, Subresource};
 
@@ -41,7 +42,7 @@ pub static KIND: Kind = Kind {
 
 fn row(object: &Value, now: i64) -> Vec<Value> {
     let mut cells = vec![
-        name(object),
+        read::name(object),
         json!(number(&object["spec"]["replicas"])),
         json!(number(&object["status"]["replicas"])),
         json!(number(&object["status"]["readyReplicas"])),
@@ -61,6 +62,22 @@ fn default(object: &mut Value) {
     }
 }
 
-fn validate(_object: &Value, _old: Option<&Value>) -> Vec<FieldError> {
-    Vec::new()
+fn validate(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
+    let mut errors = meta::validate(&KIND, object, name::subdomain);
+    workload::validate(object, old, &mut errors);
+    errors
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kinds::check::tests::created;
+
+    #[test]
+    fn the_selector_fits_the_template() {
+        let set = json!({"spec": {"selector": {"matchLabels": {"app": "a"}},
+            "template": {"metadata": {"labels": {"app": "b"}}, "spec": {"containers": [{"name": "a", "image": "x"}]}}}});
+        let expected = "spec.template.metadata.labels: Invalid value: {\"app\":\"b\"}: `selector` does not match template `labels`";
+        assert_eq!(created(&KIND, set), [expected]);
+    }
 }

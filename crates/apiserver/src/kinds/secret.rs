@@ -6,7 +6,9 @@ use k8s_openapi::api::core::v1::Secret;
 use schemars::SchemaGenerator;
 use serde_json::{Value, json};
 
-use super::read::{age, child, entries, name, set_default, text};
+use super::check::{self, meta, name};
+use super::config_map::{BYTES_MAX, decoded_len, keep_immutable};
+use super::read::{self, age, child, entries, set_default, text};
 use super::spec_status;
 use crate::kind::{Column, FieldError, Kind, Scope};
 
@@ -39,7 +41,7 @@ pub static KIND: Kind = Kind {
 
 fn row(object: &Value, now: i64) -> Vec<Value> {
     vec![
-        name(object),
+        read::name(object),
         json!(text(&object["type"])),
         json!(entries(&object["data"]).count()),
         age(object, now),
@@ -63,6 +65,65 @@ fn default(object: &mut Value) {
     }
 }
 
-fn validate(_object: &Value, _old: Option<&Value>) -> Vec<FieldError> {
-    Vec::new()
+fn validate(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
+    let mut errors = meta::validate(&KIND, object, name::subdomain);
+    let mut bytes = 0;
+    for (key, value) in entries(&object["data"]) {
+        check::all(&format!("data[{key}]"), key, name::key(key), &mut errors);
+        bytes += decoded_len(text(value));
+    }
+    if bytes > BYTES_MAX {
+        errors.push(FieldError::too_long("data", BYTES_MAX));
+    }
+    for key in required_keys(text(&object["type"])) {
+        if object["data"].get(*key).is_none() {
+            errors.push(FieldError::required(format!("data[{key}]"), ""));
+        }
+    }
+    if let Some(old) = old {
+        check::immutable("type", &object["type"], &old["type"], &mut errors);
+        keep_immutable(object, old, &["data"], &mut errors);
+    }
+    errors
+}
+
+/// What a secret of a type must hold.
+fn required_keys(kind: &str) -> &'static [&'static str] {
+    match kind {
+        "kubernetes.io/tls" => &["tls.crt", "tls.key"],
+        "kubernetes.io/ssh-auth" => &["ssh-privatekey"],
+        "kubernetes.io/dockerconfigjson" => &[".dockerconfigjson"],
+        "kubernetes.io/dockercfg" => &[".dockercfg"],
+        _ => &[],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kinds::check::tests::{changed, created};
+
+    #[test]
+    fn clear_text_becomes_data() {
+        let mut secret = json!({"data": {"a": "eA=="}, "stringData": {"b": "y", "a": "z"}});
+        default(&mut secret);
+        assert_eq!(
+            secret,
+            json!({"data": {"a": "eg==", "b": "eQ=="}, "type": "Opaque"})
+        );
+    }
+
+    #[test]
+    fn types_ask_for_keys_and_stay() {
+        let errors = created(
+            &KIND,
+            json!({"type": "kubernetes.io/tls", "data": {"tls.crt": "eA=="}}),
+        );
+        assert_eq!(errors, ["data[tls.key]: Required value"]);
+        let errors = changed(&KIND, json!({}), |new| new["type"] = json!("other"));
+        assert_eq!(
+            errors,
+            ["type: Invalid value: \"other\": field is immutable"]
+        );
+    }
 }

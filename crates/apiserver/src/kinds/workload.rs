@@ -2,8 +2,10 @@
 
 use serde_json::{Value, json};
 
+use super::check::{self, label};
+use super::pod;
 use super::read::{entries, items, text};
-use crate::kind::Column;
+use crate::kind::{Column, FieldError};
 
 /// The wide columns that every workload ends with.
 pub const CONTAINERS: Column = Column::wide(
@@ -60,5 +62,38 @@ pub fn selector(selector: &Value) -> String {
         "<none>".to_owned()
     } else {
         terms.join(",")
+    }
+}
+
+/// Checks what Deployments and ReplicaSets have in common: replicas, selector and template.
+pub fn validate(object: &Value, old: Option<&Value>, errors: &mut Vec<FieldError>) {
+    let spec = &object["spec"];
+    for field in ["replicas", "minReadySeconds"] {
+        check::not_negative(&format!("spec.{field}"), &spec[field], errors);
+    }
+    let (selector, labels) = (&spec["selector"], &spec["template"]["metadata"]["labels"]);
+    if selector.is_null() {
+        errors.push(FieldError::required("spec.selector", ""));
+    } else {
+        label::selector("spec.selector", selector, errors);
+        if label::selects_everything(selector) {
+            let detail = "empty selector is invalid for deployment";
+            errors.push(FieldError::invalid(
+                "spec.selector",
+                selector.clone(),
+                detail,
+            ));
+        } else if !label::matches(selector, labels) {
+            let detail = "`selector` does not match template `labels`";
+            errors.push(FieldError::invalid(
+                "spec.template.metadata.labels",
+                labels.clone(),
+                detail,
+            ));
+        }
+    }
+    pod::validate_template("spec.template", &spec["template"], errors);
+    if let Some(old) = old {
+        check::immutable("spec.selector", selector, &old["spec"]["selector"], errors);
     }
 }

@@ -1,17 +1,22 @@
 //! Pod.
 
+mod container;
 mod default;
 mod qos;
 mod row;
+#[cfg(test)]
+mod tests;
+mod validate;
 
 use k8s_openapi::api::core::v1::Pod;
 use schemars::SchemaGenerator;
 use serde_json::{Value, json};
 
 use super::spec_status;
-use crate::kind::{Column, FieldError, Kind, Scope, Subresource};
+use crate::kind::{Column, Kind, Scope, Subresource};
 
 pub use default::default_template;
+pub use validate::validate_template;
 
 /// The entry of Pod.
 pub static KIND: Kind = Kind {
@@ -58,7 +63,7 @@ pub static KIND: Kind = Kind {
     default: default::default,
     prepare,
     prepare_status,
-    validate,
+    validate: validate::validate,
     selectable: &[
         "spec.nodeName",
         "spec.restartPolicy",
@@ -86,8 +91,4 @@ fn prepare_status(object: &mut Value, old: &Value) {
     if !qos.is_null() && object["status"].is_object() {
         object["status"]["qosClass"] = qos.clone();
     }
-}
-
-fn validate(_object: &Value, _old: Option<&Value>) -> Vec<FieldError> {
-    Vec::new()
 }

@@ -1,14 +1,18 @@
 //! Service.
 
+mod clusterip;
 mod default;
 mod row;
+#[cfg(test)]
+mod tests;
+mod validate;
 
 use k8s_openapi::api::core::v1::Service;
 use schemars::SchemaGenerator;
 use serde_json::{Value, json};
 
 use super::spec_status;
-use crate::kind::{Column, FieldError, Kind, Scope, Subresource};
+use crate::kind::{Column, Kind, Scope, Subresource};
 
 /// The entry of Service.
 pub static KIND: Kind = Kind {
@@ -36,7 +40,7 @@ pub static KIND: Kind = Kind {
     default: default::default,
     prepare,
     prepare_status: spec_status::prepare_status,
-    validate,
+    validate: validate::validate,
     selectable: &["spec.clusterIP", "spec.type"],
 };
 
@@ -45,8 +49,4 @@ fn prepare(object: &mut Value, old: Option<&Value>) {
     if object.get("status").is_none() {
         object["status"] = json!({"loadBalancer": {}});
     }
-}
-
-fn validate(_object: &Value, _old: Option<&Value>) -> Vec<FieldError> {
-    Vec::new()
 }
