@@ -121,7 +121,8 @@ fn document(api: &Api, path: &str, headers: &HeaderMap) -> Option<Response<Body>
         "/api" => Some(format(wanted, &discovery::core_versions())),
         "/apis" => Some(format(wanted, &discovery::groups(api.kinds))),
         "/openapi/v2" => {
-            const PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+            // A dot where the media type has an at sign, as the real server answers: clients cannot parse the latter.
+            const PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
             let binary = accept::parse(wanted).iter().any(|media| {
                 media
                     .kind

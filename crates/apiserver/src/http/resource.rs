@@ -145,7 +145,7 @@ async fn post(call: &Call) -> Result<Response<Body>, Failure> {
     let kind = call.target.kind;
     let (mut object, duplicates) = body::decode(call.header(CONTENT_TYPE), &call.body)?;
     create::check_body(kind, call.target.namespace.as_deref(), &mut object)?;
-    let warnings = check_fields(call, &object, duplicates)?;
+    let warnings = check_fields(call, &mut object, duplicates)?;
     let dry_run = call.query.dry_run()?;
     let stored = create::create(&call.api, call.target.index, object, dry_run).await?;
     let mut response = show(call, 201, &stored)?;
@@ -159,7 +159,7 @@ async fn put(call: &Call, key: Key, part: Option<Subresource>) -> Result<Respons
     let mut warnings = Vec::new();
     if part != Some(Subresource::Scale) {
         create::check_body(kind, call.target.namespace.as_deref(), &mut given)?;
-        warnings = check_fields(call, &given, duplicates)?;
+        warnings = check_fields(call, &mut given, duplicates)?;
     }
     let place = Place {
         key,
@@ -194,12 +194,11 @@ async fn patch(
             let scale = patch.apply_to_scale(&subresource::scale_of(old))?;
             return subresource::apply_scale(kind, old, &scale);
         }
-        let object = patch.apply(kind, old)?;
-        let unknown = if mode == Validation::Ignore {
-            Vec::new()
-        } else {
-            openapi::unknown_fields(kind, &object)
-        };
+        let mut object = patch.apply(kind, old)?;
+        let mut unknown = openapi::decode(kind, &mut object).map_err(bad_request)?;
+        if mode == Validation::Ignore {
+            unknown.clear();
+        }
         if mode == Validation::Strict && !unknown.is_empty() {
             return Err(status::strict_patch(&object, &unknown));
         }
@@ -327,23 +326,24 @@ impl Validation {
     }
 }
 
-/// Fields that the kind does not have and fields that are given twice: refused or warned about, as the client asks.
+/// Holds a body against its kind's types: values of the wrong type are refused; fields that the kind does not have and
+/// fields that are given twice are dropped, and refused or warned about as the client asks.
 fn check_fields(
     call: &Call,
-    object: &Value,
+    object: &mut Value,
     duplicates: Vec<String>,
 ) -> Result<Vec<String>, Failure> {
     let mode = Validation::of(call)?;
-    if mode == Validation::Ignore {
-        return Ok(Vec::new());
-    }
     let mut problems: Vec<String> = duplicates
         .iter()
         .map(|path| format!("duplicate field \"{path}\""))
         .collect();
-    problems.extend(openapi::unknown_fields(call.target.kind, object));
-    if mode == Validation::Strict && !problems.is_empty() {
-        return Err(status::strict(call.target.kind, &problems));
+    problems.extend(openapi::decode(call.target.kind, object).map_err(bad_request)?);
+    match mode {
+        Validation::Ignore => Ok(Vec::new()),
+        Validation::Strict if !problems.is_empty() => {
+            Err(status::strict(call.target.kind, &problems))
+        }
+        _ => Ok(problems),
     }
-    Ok(problems)
 }

@@ -1,14 +1,21 @@
 //! `portolan apiserver`: serves the embedded Kubernetes API until it is told to stop.
 
+mod allocation;
+
 use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::ops::RangeInclusive;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
+use allocation::ServiceAllocation;
 use anyhow::Context;
 use ipnet::IpNet;
 use portolan_apiserver::auth::write_private;
 use portolan_apiserver::{Config, KubernetesService, Server};
+use portolan_controllers::allocate::Ranges;
 use portolan_kernel::inherit;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -45,6 +52,9 @@ pub struct Args {
     service_cluster_ip_range: Vec<IpNet>,
 }
 
+/// Ports that Services of type NodePort get, as in every cluster.
+const NODE_PORTS: RangeInclusive<u16> = 30000..=32767;
+
 /// Runs the command until it is done.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
@@ -65,6 +75,11 @@ async fn serve(args: Args) -> anyhow::Result<ExitCode> {
         .service_cluster_ip_range
         .first()
         .context("--service-cluster-ip-range is empty")?;
+    let ranges = Ranges {
+        service_cidrs: args.service_cluster_ip_range.clone(),
+        node_ports: NODE_PORTS,
+    };
+    let allocation = ServiceAllocation::new(&ranges, seed()?);
     let service = KubernetesService {
         cluster_ip: first(range),
         endpoint: advertised.ip(),
@@ -75,7 +90,7 @@ async fn serve(args: Args) -> anyhow::Result<ExitCode> {
         listeners,
         names_and_addresses: vec![advertised.ip().to_string()],
         kubelet_dir: args.kubelet_dir,
-        admission: Vec::new(),
+        admission: vec![Arc::new(allocation)],
         kubernetes_service: Some(service),
         tokens: Vec::new(),
     })
@@ -123,6 +138,14 @@ fn listeners(args: &Args) -> anyhow::Result<Vec<TcpListener>> {
         listeners.push(inherit::listener(*fd)?);
     }
     Ok(listeners)
+}
+
+/// Where the search for free addresses starts; the time is random enough for that.
+fn seed() -> anyhow::Result<u64> {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .context("the clock is before 1970")?;
+    Ok(since.as_nanos() as u64)
 }
 
 /// The first address of a range that a Service can have.
