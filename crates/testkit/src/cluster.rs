@@ -29,6 +29,14 @@ pub enum Change {
     Delete(Value),
 }
 
+impl Change {
+    /// The object that it is about.
+    pub fn object(&self) -> &Value {
+        let (Change::Apply(object) | Change::Delete(object)) = self;
+        object
+    }
+}
+
 impl Cluster {
     /// An empty cluster as `node` sees it, listed completely.
     pub fn new(node: &NodeFacts) -> Self {

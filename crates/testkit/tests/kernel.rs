@@ -84,11 +84,11 @@ fn run_all(scenarios: &[Scenario]) -> Vec<Outcome> {
         for _ in 0..AT_ONCE {
             scope.spawn(|| {
                 loop {
-                    let Some(index) = next.lock().unwrap().next() else {
+                    let Some(index) = next.lock().expect("no scenario panics").next() else {
                         break;
                     };
                     let outcome = run(&scenarios[index]);
-                    *outcomes[index].lock().unwrap() = Some(outcome);
+                    *outcomes[index].lock().expect("no scenario panics") = Some(outcome);
                 }
             });
         }
@@ -98,7 +98,7 @@ fn run_all(scenarios: &[Scenario]) -> Vec<Outcome> {
         .map(|outcome| {
             outcome
                 .into_inner()
-                .unwrap()
+                .expect("no scenario panics")
                 .expect("invariant: every index was taken")
         })
         .collect()

@@ -1,7 +1,8 @@
 //! Every scenario file against the oracle and against the traces of the data planes.
 
 use portolan_dataplane::nftables::Nftables;
-use portolan_testkit::{Scenario, pure};
+use portolan_testkit::fake_nft::FakeNft;
+use portolan_testkit::{Scenario, faulty, pure};
 
 /// Runs `prove` over all scenarios and fails with everything that is wrong, by scenario.
 fn over_all(prove: impl Fn(&Scenario) -> Vec<String>) {
@@ -30,4 +31,25 @@ fn the_oracle_agrees() {
 #[test]
 fn the_trace_of_nftables_agrees() {
     over_all(|scenario| pure::against_trace(&Nftables, scenario));
+}
+
+/// Runs with other faults and another order of events, for each scenario.
+const FAULTY_RUNS: u64 = 20;
+
+#[test]
+fn nftables_converges_whatever_fails() {
+    let seed = testkit_seed();
+    over_all(|scenario| {
+        let wrong_at = |run| {
+            let wrong = faulty::against_faults(&Nftables, FakeNft::default(), FakeNft::wipe, scenario, seed + run);
+            wrong.into_iter().map(move |words| format!("PORTOLAN_SEED={}: {words}", seed + run))
+        };
+        (0..FAULTY_RUNS).flat_map(wrong_at).collect()
+    });
+}
+
+/// `PORTOLAN_SEED`, or a new one for each run; failures print it.
+fn testkit_seed() -> u64 {
+    let given = std::env::var("PORTOLAN_SEED").ok().map(|text| text.parse().expect("PORTOLAN_SEED is a number"));
+    given.unwrap_or_else(|| fastrand::u64(..u64::MAX / 2))
 }
