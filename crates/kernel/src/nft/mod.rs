@@ -67,7 +67,8 @@ impl Target<Nftables> for NftTarget {
         if ops.0.is_empty() {
             return Ok(());
         }
-        self.known = None;
+        let known = self.known.take();
+        let rewritten = ops.0.iter().any(|op| matches!(op, Op::Reset(_)));
         let standing = self.standing(ops)?;
         for attempt in 0.. {
             let generation = match attempt < RETRIES_MAX {
@@ -82,7 +83,9 @@ impl Target<Nftables> for NftTarget {
             check_size(&batch)?;
             match self.socket.transact(&batch) {
                 Ok(()) => {
-                    self.known = generation.map(next_generation);
+                    // What somebody else did before this transaction is not noticed by it.
+                    let trusted = rewritten || known == generation;
+                    self.known = generation.filter(|_| trusted).map(next_generation);
                     return Ok(());
                 }
                 Err(refusals) if generation.is_some() && is_stale(&refusals) => {}
