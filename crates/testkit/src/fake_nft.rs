@@ -5,7 +5,9 @@
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 
-use portolan_dataplane::nftables::{ChainId, Element, Nftables, Op, Ops, Readback, Rule, State, adopt};
+use portolan_dataplane::nftables::{
+    ChainId, Element, Nftables, Op, Ops, Readback, Rule, State, adopt,
+};
 use portolan_model::{ApplyError, Family, Target};
 
 /// The two tables of one network namespace.
@@ -111,7 +113,10 @@ impl Table {
 
     fn readback(&self, family: Family) -> Readback {
         let chain = |(id, rules): (&ChainId, &Vec<Rule>)| {
-            (id.to_string(), rules.iter().map(|rule| rule.digest(family)).collect())
+            (
+                id.to_string(),
+                rules.iter().map(|rule| rule.digest(family)).collect(),
+            )
         };
         Readback {
             chains: self.chains.iter().map(chain).collect(),

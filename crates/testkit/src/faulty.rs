@@ -31,13 +31,19 @@ const SETTLING_STEPS_MAX: usize = 60;
 pub struct Faulty<T> {
     /// The target that does the work.
     pub inner: T,
+    /// Somebody has wiped it, and nothing has stood in it since: it may refuse what builds on what stood before.
+    wiped: bool,
     rng: Rng,
 }
 
 impl<T> Faulty<T> {
     /// Fails as `seed` says.
     pub fn new(inner: T, seed: u64) -> Self {
-        Faulty { inner, rng: Rng::with_seed(seed) }
+        Faulty {
+            inner,
+            wiped: false,
+            rng: Rng::with_seed(seed),
+        }
     }
 
     fn fails(&mut self) -> bool {
@@ -45,10 +51,13 @@ impl<T> Faulty<T> {
     }
 }
 
+/// Marks the faults that this module makes.
+const OURS: &str = "a fault of the test";
+
 fn fault(doing: &str) -> ApplyError {
     ApplyError {
         doing: doing.to_owned(),
-        words: "No buffer space available (a fault of the test)".to_owned(),
+        words: format!("No buffer space available ({OURS})"),
     }
 }
 
@@ -74,7 +83,13 @@ impl<B: Backend, T: Target<B>> Target<B> for Faulty<T> {
 
 /// Runs a scenario with faults that `seed` chooses; says what is wrong at the end.
 /// `wipe` is what somebody does who flushes all rules behind our back.
-pub fn against_faults<B, T>(backend: &B, target: T, wipe: fn(&mut T), scenario: &Scenario, seed: u64) -> Vec<String>
+pub fn against_faults<B, T>(
+    backend: &B,
+    target: T,
+    wipe: fn(&mut T),
+    scenario: &Scenario,
+    seed: u64,
+) -> Vec<String>
 where
     B: Backend + Clone,
     T: Target<B>,
@@ -88,15 +103,23 @@ where
         agent.take(change.clone());
         keep(&mut standing, change);
         if rng.bool() {
-            agent.step(&mut target, Duration::from_millis(rng.u64(0..200)), &mut wrong);
+            agent.step(
+                &mut target,
+                Duration::from_millis(rng.u64(0..200)),
+                &mut wrong,
+            );
         }
         if rng.u8(0..100) < ACCIDENTS_PERCENT {
             wipe(&mut target.inner);
+            target.wiped = true;
         }
         if rng.u8(0..100) < ACCIDENTS_PERCENT {
             agent = Agent::new(backend, scenario);
             rng.shuffle(&mut standing);
-            standing.iter().cloned().for_each(|change| agent.take(change));
+            standing
+                .iter()
+                .cloned()
+                .for_each(|change| agent.take(change));
         }
     }
     wrong.extend(agent.settle(&mut target));
@@ -116,7 +139,11 @@ impl<B: Backend + Clone> Agent<B> {
         let cluster = Cluster::new(&scenario.node);
         let mut sync = Sync::new(backend.clone(), Pace::default());
         sync.on_snapshot(cluster.snapshot().clone());
-        Agent { cluster, sync, now: Duration::ZERO }
+        Agent {
+            cluster,
+            sync,
+            now: Duration::ZERO,
+        }
     }
 
     fn take(&mut self, change: Change) {
@@ -125,13 +152,22 @@ impl<B: Backend + Clone> Agent<B> {
         self.sync.on_snapshot(self.cluster.snapshot().clone());
     }
 
-    fn step<T: Target<B>>(&mut self, target: &mut Faulty<T>, later: Duration, wrong: &mut Vec<String>) -> bool {
+    fn step<T: Target<B>>(
+        &mut self,
+        target: &mut Faulty<T>,
+        later: Duration,
+        wrong: &mut Vec<String>,
+    ) -> bool {
         self.now += later;
         let outcome = self.sync.step(self.now, target);
-        // A fault that we did not make is a refusal of the target: the ops were wrong.
-        if let Some(error) = outcome.error.filter(|error| !error.words.contains("a fault of the test")) {
-            wrong.push(error.to_string());
-        }
+        // A fault that we did not make is a refusal: the ops were wrong, or what they build on has been wiped.
+        let refused = outcome.error.filter(|error| !error.words.contains(OURS));
+        wrong.extend(
+            refused
+                .filter(|_| !target.wiped)
+                .map(|error| error.to_string()),
+        );
+        target.wiped &= !(outcome.stands && outcome.applied);
         outcome.stands
     }
 
@@ -149,7 +185,9 @@ impl<B: Backend + Clone> Agent<B> {
                 return wrong;
             }
         }
-        wrong.push(format!("after {SETTLING_STEPS_MAX} more steps the newest Snapshot still does not stand"));
+        wrong.push(format!(
+            "after {SETTLING_STEPS_MAX} more steps the newest Snapshot still does not stand"
+        ));
         wrong
     }
 }
@@ -157,10 +195,17 @@ impl<B: Backend + Clone> Agent<B> {
 /// The events of all steps: those of one object in their order, apart from that in any.
 fn shuffled(scenario: &Scenario, rng: &mut Rng) -> Vec<Change> {
     let mut source = Cluster::new(&scenario.node);
-    let events: Vec<Change> = scenario.steps.iter().flat_map(|step| source.changes(step)).collect();
+    let events: Vec<Change> = scenario
+        .steps
+        .iter()
+        .flat_map(|step| source.changes(step))
+        .collect();
     let mut by_object: Vec<Vec<Change>> = Vec::new();
     for event in events {
-        match by_object.iter_mut().find(|other| name_of(other[0].object()) == name_of(event.object())) {
+        match by_object
+            .iter_mut()
+            .find(|other| name_of(other[0].object()) == name_of(event.object()))
+        {
             Some(same) => same.push(event),
             None => by_object.push(vec![event]),
         }

@@ -41,8 +41,16 @@ fn nftables_converges_whatever_fails() {
     let seed = testkit_seed();
     over_all(|scenario| {
         let wrong_at = |run| {
-            let wrong = faulty::against_faults(&Nftables, FakeNft::default(), FakeNft::wipe, scenario, seed + run);
-            wrong.into_iter().map(move |words| format!("PORTOLAN_SEED={}: {words}", seed + run))
+            let wrong = faulty::against_faults(
+                &Nftables,
+                FakeNft::default(),
+                FakeNft::wipe,
+                scenario,
+                seed + run,
+            );
+            wrong
+                .into_iter()
+                .map(move |words| format!("PORTOLAN_SEED={}: {words}", seed + run))
         };
         (0..FAULTY_RUNS).flat_map(wrong_at).collect()
     });
@@ -50,6 +58,8 @@ fn nftables_converges_whatever_fails() {
 
 /// `PORTOLAN_SEED`, or a new one for each run; failures print it.
 fn testkit_seed() -> u64 {
-    let given = std::env::var("PORTOLAN_SEED").ok().map(|text| text.parse().expect("PORTOLAN_SEED is a number"));
+    let given = std::env::var("PORTOLAN_SEED")
+        .ok()
+        .map(|text| text.parse().expect("PORTOLAN_SEED is a number"));
     given.unwrap_or_else(|| fastrand::u64(..u64::MAX / 2))
 }
