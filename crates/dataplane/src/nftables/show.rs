@@ -75,6 +75,39 @@ impl Rule {
     }
 }
 
+impl Rule {
+    /// What the rule is for, in a few words, where `nft list` cannot show it: `nft` has no words for a rule that looks
+    /// up what it found in another map, and shows what had been in the registers before (see [`SetName::data`]).
+    pub fn note(&self) -> &'static str {
+        let finds = |wanted: SetName| {
+            let found = |expr: &Expr| matches!(expr, Expr::Find { map, .. } if *map == wanted);
+            self.0.iter().any(found)
+        };
+        let remembers = |expr: &Expr| matches!(expr, Expr::Remember { .. });
+        let forgets = |expr: &Expr| matches!(expr, Expr::Forget { .. });
+        let dispatches = |expr: &Expr| matches!(expr, Expr::Dispatch { .. });
+        if self.0.iter().any(dispatches) {
+            return match finds(SetName::Services) {
+                true => "daddr . dport . proto in @services gives the class",
+                false => "dport . proto in @node-ports gives the class",
+            };
+        }
+        if self.0.iter().any(forgets) {
+            return "in @affinity, but its endpoint is gone: forget";
+        }
+        match (finds(SetName::Affinity), finds(SetName::StickyEndpoints)) {
+            (true, _) => "in @affinity, endpoint in members: same again",
+            (_, true) if self.0.iter().any(remembers) => {
+                "new client: random of @sticky-endpoints, remember"
+            }
+            (_, true) => "@affinity is full: random of @sticky-endpoints",
+            _ if finds(SetName::Services) => "daddr . dport . proto in @services gives the key",
+            _ if finds(SetName::NodePorts) => "dport . proto in @node-ports gives the key",
+            _ => "",
+        }
+    }
+}
+
 impl Words {
     /// Follows one expression; says what it does, if it does something by itself.
     fn step(&mut self, expr: &Expr) -> Option<String> {

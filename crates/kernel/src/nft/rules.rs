@@ -13,27 +13,33 @@ pub(super) fn write_rule(out: &mut Writer, family: Family, rule: &Rule) {
             write_expr(out, family, expr);
         }
     });
-    let comment = comment(rule.digest(family));
     // A comment as nft keeps it: type 0, length with the final zero, text.
+    let comment = comment(rule, family);
     let mut userdata = vec![0, comment.len() as u8 + 1];
     userdata.extend(comment.as_bytes());
     userdata.push(0);
     out.raw(RULE_USERDATA, &userdata);
 }
 
+/// Every comment starts so; a digest in 16 hexadecimal digits and perhaps a note follow.
 const COMMENT: &str = "portolan ";
 
-fn comment(digest: u64) -> String {
-    format!("{COMMENT}{digest:016x}")
+/// At most 128 bytes, which is the limit of the `nft` tool.
+fn comment(rule: &Rule, family: Family) -> String {
+    let (digest, note) = (rule.digest(family), rule.note());
+    match note.is_empty() {
+        true => format!("{COMMENT}{digest:016x}"),
+        false => format!("{COMMENT}{digest:016x}: {note}"),
+    }
 }
 
 /// The digest out of a rule's user data; 0 if there is none.
 pub(super) fn read_digest(userdata: &[u8]) -> u64 {
     let digest = || {
         let (head, text) = userdata.split_at_checked(2)?;
-        let text = text.get(..usize::from(head[1]))?.strip_suffix(&[0])?;
+        let text = text.get(..usize::from(head[1]))?;
         let text = std::str::from_utf8(text).ok()?.strip_prefix(COMMENT)?;
-        u64::from_str_radix(text, 16).ok()
+        u64::from_str_radix(text.get(..16)?, 16).ok()
     };
     digest().unwrap_or(0)
 }
