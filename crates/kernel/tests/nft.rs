@@ -9,7 +9,10 @@ mod world;
 use std::cell::RefCell;
 use std::process::Command;
 
+use nix::sched::CloneFlags;
+use nix::sys::signal::Signal;
 use portolan_dataplane::nftables::{Nftables, Op, Ops, show};
+use portolan_kernel::command::CommandNamespaces;
 use portolan_kernel::{NftTarget, isolated};
 use portolan_model::{Backend, Target};
 use proptest::collection::vec;
@@ -123,4 +126,27 @@ fn somebody_elses_change_is_noticed() {
         target.apply(&Nftables.diff(None, &state)).unwrap();
         assert!(target.read().unwrap().unwrap() == state);
     });
+}
+
+const UNPRIVILEGED: &str = "PORTOLAN_UNPRIVILEGED_TEST";
+
+/// Root of a user namespace may not enlarge the socket's buffer beyond `net.core.wmem_max`.
+#[test]
+fn without_privileges_a_large_load_goes_in_parts() {
+    let name = "without_privileges_a_large_load_goes_in_parts";
+    if std::env::var_os(UNPRIVILEGED).is_some() {
+        let mut target = NftTarget::open().unwrap();
+        let (state, _) = Nftables.compile(&fake::many_services(6000));
+        target.apply(&Nftables.diff(None, &state)).unwrap();
+        assert!(target.read().unwrap().unwrap() == state);
+        return;
+    }
+    let mut again = Command::new(std::env::current_exe().unwrap());
+    again.args(["--exact", name, "--test-threads=1"]);
+    again
+        .env(UNPRIVILEGED, "1")
+        .die_with_parent(Signal::SIGKILL);
+    again.in_new_namespaces(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNET);
+    let output = again.output().unwrap();
+    assert!(output.status.success(), "{output:?}");
 }

@@ -22,16 +22,21 @@ pub(super) struct Standing {
 
 /// A transaction in the making.
 pub(super) struct Batch {
-    pub out: Writer,
+    out: Writer,
     /// Sequence number of the first message, which opens the batch.
-    pub first: u32,
+    first: u32,
     /// What each message after that is about.
-    pub labels: Vec<String>,
+    labels: Vec<String>,
+    /// Where each of them starts, and where the last one ends.
+    starts: Vec<usize>,
     set_id: u32,
 }
 
 /// An attribute has at most 65 535 bytes; a list of elements is closed when it passes this.
 const ELEMENTS_BYTES_MAX: usize = 60_000;
+
+/// The messages that open and close a batch, with room to spare.
+const BATCH_FRAME_BYTES: usize = 64;
 
 impl Batch {
     pub fn new(sequence: u32, generation: Option<u32>) -> Self {
@@ -41,18 +46,58 @@ impl Batch {
             out,
             first: sequence,
             labels: Vec::new(),
+            starts: Vec::new(),
             set_id: 0,
         }
     }
 
     /// Closes the batch; the last message is acknowledged when the transaction is through.
     pub fn finish(mut self) -> Self {
+        self.starts.push(self.out.bytes.len());
         self.out.acknowledge();
         self.out.end_batch();
         self
     }
 
+    /// The whole batch, as one datagram.
+    pub fn bytes(&self) -> &[u8] {
+        &self.out.bytes
+    }
+
+    /// The sequence number after the last message.
+    pub fn sequence_end(&self) -> u32 {
+        self.out.sequence
+    }
+
+    /// The number and the words of the message with this sequence number.
+    pub fn label(&self, sequence: u32) -> Option<(u32, &str)> {
+        let number = sequence.checked_sub(self.first)?;
+        let label = self.labels.get((number as usize).checked_sub(1)?)?;
+        Some((number, label))
+    }
+
+    /// The same messages as several batches, each of at most `room` bytes (a longer message stands alone).
+    pub fn parts(&self, room: usize) -> Vec<Vec<u8>> {
+        let mut parts = Vec::new();
+        let mut from = 0;
+        while from + 1 < self.starts.len() {
+            let start = self.starts[from];
+            let fits = |to: &usize| self.starts[*to] - start + BATCH_FRAME_BYTES <= room;
+            let last = (from + 1..self.starts.len()).take_while(fits).last();
+            let to = last.unwrap_or(from + 1);
+            let mut out = Writer::new(self.first);
+            out.begin_batch(None);
+            out.copy(&self.out.bytes[start..self.starts[to]]);
+            out.acknowledge_at(out.bytes.len() - (self.starts[to] - self.starts[to - 1]));
+            out.end_batch();
+            parts.push(out.bytes);
+            from = to;
+        }
+        parts
+    }
+
     fn message(&mut self, kind: u16, flags: u16, family: Family, label: String) {
+        self.starts.push(self.out.bytes.len());
         self.out.begin(kind, flags, nfproto(family));
         self.out.text(TABLE, OUR_TABLE);
         self.labels.push(label);

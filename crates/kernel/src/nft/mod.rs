@@ -19,7 +19,7 @@ use portolan_model::{ApplyError, Family, Target};
 
 use batch::{Batch, Standing};
 use read::Found;
-use socket::{BATCH_BYTES_MAX, Nfnetlink, Refusal};
+use socket::{Nfnetlink, Refusal};
 
 /// How often a transaction or a dump is tried anew when somebody else changes the rule set at the same moment.
 const RETRIES_MAX: usize = 5;
@@ -41,6 +41,16 @@ impl NftTarget {
         })?;
         let known = None;
         Ok(NftTarget { socket, known })
+    }
+
+    /// For a process without the privilege to enlarge the socket's buffer (root of a user namespace): the same messages
+    /// in order, in several transactions. In between, a frontend whose elements change may be missing.
+    fn apply_in_parts(&mut self, batch: &Batch, room: usize) -> Result<(), ApplyError> {
+        for part in batch.parts(room) {
+            let done = self.socket.transact(&part, batch.sequence_end());
+            done.map_err(|refusals| told(batch, &refusals))?;
+        }
+        Ok(())
     }
 
     fn standing(&mut self, ops: &Ops) -> Result<[Standing; 2], ApplyError> {
@@ -80,8 +90,12 @@ impl Target<Nftables> for NftTarget {
                 batch.op(op, &standing);
             }
             let batch = batch.finish();
-            check_size(&batch)?;
-            match self.socket.transact(&batch) {
+            let size = batch.bytes().len();
+            let room = self.socket.room(size)?;
+            if size > room {
+                return self.apply_in_parts(&batch, room);
+            }
+            match self.socket.transact(batch.bytes(), batch.sequence_end()) {
                 Ok(()) => {
                     // What somebody else did before this transaction is not noticed by it.
                     let trusted = rewritten || known == generation;
@@ -128,17 +142,6 @@ fn next_generation(generation: u32) -> u32 {
     generation.wrapping_add(1).max(1)
 }
 
-fn check_size(batch: &Batch) -> Result<(), ApplyError> {
-    let size = batch.out.bytes.len();
-    if size <= BATCH_BYTES_MAX {
-        return Ok(());
-    }
-    Err(ApplyError {
-        doing: format!("a transaction of {size} bytes for nf_tables"),
-        words: format!("netlink takes at most {BATCH_BYTES_MAX}"),
-    })
-}
-
 /// Somebody else was faster: the batch was made for an older generation.
 fn is_stale(refusals: &[Refusal]) -> bool {
     // ERESTART, which libc names for some targets only.
@@ -153,10 +156,8 @@ fn told(batch: &Batch, refusals: &[Refusal]) -> ApplyError {
             words: "refused without a word".into(),
         };
     };
-    let index = first.sequence.checked_sub(batch.first + 1);
-    let label = index.and_then(|index| Some((index, batch.labels.get(index as usize)?)));
-    let doing = match label {
-        Some((index, label)) => format!("nf_tables refused message {} ({label})", index + 1),
+    let doing = match batch.label(first.sequence) {
+        Some((number, label)) => format!("nf_tables refused message {number} ({label})"),
         None => "nf_tables refused the transaction".into(),
     };
     let words = match refusals.len() {

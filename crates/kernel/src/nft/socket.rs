@@ -3,16 +3,19 @@
 use std::io;
 
 use netlink_sys::{Socket, protocols::NETLINK_NETFILTER};
-use nix::sys::socket::{setsockopt, sockopt::SndBufForce};
+use nix::sys::socket::sockopt::{SndBuf, SndBufForce};
+use nix::sys::socket::{getsockopt, setsockopt};
 use portolan_model::ApplyError;
 
-use super::batch::Batch;
 use super::numbers::{GEN_ID, MSG_GETGEN};
 use super::wire::{Attributes, HEADER_LEN, Message, Writer, read_u32};
 
 /// The largest transaction: netlink takes a batch as one datagram, whose size is a 31-bit number of bytes.
-/// A hundred thousand Services with two endpoints each take about 60 MB.
-pub(super) const BATCH_BYTES_MAX: usize = 1 << 30;
+/// A hundred thousand Services with two endpoints each take about 60 MB. What does not fit is sent in parts.
+const BATCH_BYTES_MAX: usize = 1 << 30;
+
+/// What netlink counts beyond the bytes of a datagram.
+const OVERHEAD_BYTES: usize = 4096;
 
 /// Room for the kernel's answers: a hundred thousand errors with their texts.
 const RECEIVE_BYTES: usize = 16 << 20;
@@ -78,13 +81,22 @@ impl Nfnetlink {
         self.sequence
     }
 
-    fn send(&mut self, bytes: &[u8]) -> Result<(), ApplyError> {
-        let size = bytes.len() + 4096;
-        if size > self.send_bytes {
+    /// Makes the send buffer fit a datagram of `size` bytes, if that is allowed; says how long one may be.
+    /// Only root of the machine may pass `net.core.wmem_max`; others get what that allows.
+    pub fn room(&mut self, size: usize) -> Result<usize, ApplyError> {
+        let wanted = (size + OVERHEAD_BYTES).min(BATCH_BYTES_MAX);
+        if wanted > self.send_bytes {
             // The kernel doubles the number.
-            let _ = setsockopt(&self.socket, SndBufForce, &(size / 2 + 1));
-            self.send_bytes = size;
+            if setsockopt(&self.socket, SndBufForce, &(wanted / 2 + 1)).is_err() {
+                let _ = setsockopt(&self.socket, SndBuf, &(wanted / 2 + 1));
+            }
+            let now = getsockopt(&self.socket, SndBuf).map_err(std::io::Error::from);
+            self.send_bytes = now.map_err(failed("cannot enlarge the socket to nf_tables"))?;
         }
+        Ok(self.send_bytes - OVERHEAD_BYTES.min(self.send_bytes))
+    }
+
+    fn send(&mut self, bytes: &[u8]) -> Result<(), ApplyError> {
         let sent = self.socket.send(bytes, 0);
         sent.map(drop).map_err(failed("cannot send to nf_tables"))
     }
@@ -101,7 +113,7 @@ impl Nfnetlink {
 
     /// Runs a transaction. The kernel answers before `send` returns: either the last message is acknowledged,
     /// or those that are refused are named.
-    pub fn transact(&mut self, batch: &Batch) -> Result<(), Vec<Refusal>> {
+    pub fn transact(&mut self, batch: &[u8], sequence_end: u32) -> Result<(), Vec<Refusal>> {
         let lost = |error: ApplyError| {
             vec![Refusal {
                 sequence: 0,
@@ -109,9 +121,9 @@ impl Nfnetlink {
                 words: format!("{}: {}", error.doing, error.words),
             }]
         };
-        self.sequence = batch.out.sequence;
+        self.sequence = sequence_end;
         self.drain();
-        self.send(&batch.out.bytes).map_err(lost)?;
+        self.send(batch).map_err(lost)?;
         let mut refusals = Vec::new();
         let mut acknowledged = false;
         let mut buffer = Vec::with_capacity(DATAGRAM_BYTES);

@@ -81,7 +81,17 @@ impl Writer {
 
     /// Asks for an acknowledgement of the message that was written last.
     pub fn acknowledge(&mut self) {
-        self.bytes[self.message + 6] |= ACK as u8;
+        self.acknowledge_at(self.message);
+    }
+
+    /// The same for the message that starts at `at`.
+    pub fn acknowledge_at(&mut self, at: usize) {
+        self.bytes[at + 6] |= ACK as u8;
+    }
+
+    /// Appends whole messages.
+    pub fn copy(&mut self, messages: &[u8]) {
+        self.bytes.extend(messages);
     }
 
     /// Starts a nested attribute; [`Writer::close`] finishes it.
