@@ -14,7 +14,7 @@ pub mod allocate;
 mod cache;
 mod deployment;
 mod endpoints;
-mod events;
+pub mod events;
 mod nodes;
 mod pending;
 mod queue;

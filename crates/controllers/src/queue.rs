@@ -149,7 +149,7 @@ mod tests {
 
     use super::*;
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_key_is_worked_on_once_and_again_after_failures() {
         let queue = Queue::default();
         let (a, b) = (Key::new("", "a"), Key::new("", "b"));
@@ -157,28 +157,35 @@ mod tests {
             queue.push(a.clone());
         }
         queue.push(b.clone());
-        let (seen_a, seen_b) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let (seen_a, seen_b, finished) = (AtomicUsize::new(0), AtomicUsize::new(0), Notify::new());
         let act = |key: Key| {
-            let first_a = key == a && seen_a.fetch_add(1, Ordering::SeqCst) == 0;
-            if key == b {
-                seen_b.fetch_add(1, Ordering::SeqCst);
-            }
-            if first_a {
+            let seen = if key == a { &seen_a } else { &seen_b };
+            let times = seen.fetch_add(1, Ordering::SeqCst) + 1;
+            if key == a && times == 1 {
                 // Comes while it is worked on: once more afterwards.
                 queue.push(a.clone());
                 queue.push(a.clone());
             }
-            let fails = key == b && seen_b.load(Ordering::SeqCst) < 4;
+            if key == b && times == 4 {
+                finished.notify_one();
+            }
             async move {
-                if fails {
+                if key.name == "b" && times < 4 {
                     Err("not yet")
                 } else {
                     Ok(Next::Done)
                 }
             }
         };
-        let work = queue.work("test", act);
-        let _ = tokio::time::timeout(Duration::from_secs(60), work).await;
+        let race = async {
+            tokio::select! {
+                () = queue.work("test", act) => {}
+                () = finished.notified() => {}
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), race)
+            .await
+            .unwrap();
         assert_eq!((seen_a.into_inner(), seen_b.into_inner()), (2, 4));
     }
 }

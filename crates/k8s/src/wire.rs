@@ -141,6 +141,16 @@ pub struct NodeSpec {
     /// The ranges of the node's pods, one per family.
     #[serde(rename = "podCIDRs")]
     pub pod_cidrs: Option<Vec<String>>,
+    /// Taints.
+    pub taints: Option<Vec<Taint>>,
+}
+
+/// `Taint`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Taint {
+    /// Key.
+    pub key: String,
 }
 
 /// `NodeStatus`.

@@ -97,6 +97,13 @@ pub(crate) fn facts(
     })
 }
 
+/// Whether the node stays: it is not being deleted, and no autoscaler is about to.
+pub(crate) fn is_eligible(node: &wire::Node) -> bool {
+    let mut taints = node.spec.taints.iter().flatten();
+    node.metadata.deletion_timestamp.is_none()
+        && !taints.any(|taint| taint.key == "ToBeDeletedByClusterAutoscaler")
+}
+
 /// InternalIPs first, then ExternalIPs, in the order of the object.
 fn listed_addresses(node: &wire::Node) -> Vec<IpAddr> {
     let all = node.status.addresses.as_deref().unwrap_or_default();

@@ -28,6 +28,8 @@ pub struct Reflection {
     pub problems: Arc<BTreeMap<ServiceName, Vec<Problem>>>,
     /// Oldest trigger time among the slices that came since the last Reflection.
     pub triggered: Option<Timestamp>,
+    /// Whether load balancers may send traffic to this node (KEP-3836): it is not about to be removed.
+    pub node_eligible: bool,
 }
 
 /// Wire objects in, [`Reflection`]s out; synchronous and pure.
@@ -175,6 +177,7 @@ impl Tracker {
             snapshot: Arc::new(self.snapshot.clone()),
             problems: Arc::clone(&self.problems),
             triggered: self.triggered.take(),
+            node_eligible: self.node.as_ref().is_none_or(node::is_eligible),
         })
     }
 
