@@ -1,12 +1,128 @@
-//! `portolan proxy`.
+//! `portolan proxy`: the Service data plane of this node, in kube-proxy's place.
+//!
+//! ```text
+//!   reflect::run ──Reflection──▶ sync thread: model::sync ──▶ nf_tables of this network namespace
+//!                                   │ outcomes
+//!                                   ├──▶ metrics, /healthz
+//!                                   └──▶ Problems: log lines and Events on the Services
+//! ```
 
+mod flags;
+mod health;
+mod interfaces;
+mod metrics;
+mod problems;
+mod sync;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
-/// Arguments of `portolan proxy`.
-#[derive(clap::Args)]
-pub struct Args {}
+use anyhow::Context;
+use portolan_model::sync::Pace;
+use portolan_reflect::{NodeOptions, Options};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+pub use flags::Args;
+
+/// Everything that [`serve`] needs to know.
+#[derive(Clone, Debug)]
+pub struct ProxyOptions {
+    /// Kubeconfig file; without it `$KUBECONFIG`, `~/.kube/config`, or the pod that we run in.
+    pub kubeconfig: Option<PathBuf>,
+    /// About the node: name, how pods are recognised, where NodePorts answer.
+    pub node: NodeOptions,
+    /// How often the kernel is touched.
+    pub pace: Pace,
+    /// Where /healthz and /livez are served, if anywhere.
+    pub healthz: Option<SocketAddr>,
+    /// Where /metrics is served, if anywhere.
+    pub metrics: Option<SocketAddr>,
+}
+
+/// Batches of Problems that may wait to be told; more are dropped, and come again when their Services change.
+const PROBLEMS_WAITING_MAX: usize = 256;
 
 /// Runs the command until it is done.
-pub fn run(_args: Args) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("proxy is not built yet")
+pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let options = args.options()?;
+    let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
+    runtime.block_on(async {
+        let (mut terminate, mut interrupt) = stop_signals()?;
+        tokio::select! {
+            result = serve(options) => result?,
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        // Rules stay: traffic must survive a restart.
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+fn stop_signals() -> anyhow::Result<(tokio::signal::unix::Signal, tokio::signal::unix::Signal)> {
+    use tokio::signal::unix::{SignalKind, signal};
+    Ok((
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::interrupt())?,
+    ))
+}
+
+/// Programs the Services of the cluster into the network namespace of the calling thread, for ever. Dropping it stops
+/// the work and leaves the rules.
+pub async fn serve(options: ProxyOptions) -> anyhow::Result<()> {
+    let client = portolan_k8s::client(options.kubeconfig.as_deref()).await?;
+    let target = portolan_kernel::nft::NftTarget::open()?;
+    let (interfaces_in, interfaces) = watch::channel(interfaces::addresses()?);
+    let (reflections_in, reflections) = watch::channel(None);
+    let (problems_in, problems) = mpsc::channel(PROBLEMS_WAITING_MAX);
+    let telemetry = Arc::new(metrics::Telemetry::new(options.pace.max));
+    let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
+
+    let reflect = Options {
+        node: options.node.clone(),
+        interfaces,
+    };
+    let for_reflect = client.clone();
+    tasks.spawn(async move {
+        portolan_reflect::run(for_reflect, reflect, reflections_in).await;
+        Ok(())
+    });
+    tasks.spawn(async move { interfaces::follow(interfaces_in).await });
+    tasks.spawn(async move {
+        problems::tell(client, problems).await;
+        Ok(())
+    });
+    let loop_ = sync::Loop {
+        target,
+        reflections,
+        problems: problems_in,
+        telemetry: Arc::clone(&telemetry),
+    };
+    let handle = tokio::runtime::Handle::current();
+    let pace = options.pace;
+    tasks.spawn_blocking(move || {
+        loop_.run(pace, &handle);
+        Ok(())
+    });
+    for (address, what) in [(options.healthz, "healthz"), (options.metrics, "metrics")] {
+        let Some(address) = address else {
+            continue;
+        };
+        match health::listen(address).await {
+            Ok(listener) => drop(tasks.spawn(health::serve(listener, Arc::clone(&telemetry)))),
+            // As kube-proxy: the data plane matters more than who watches it.
+            Err(error) => tracing::error!(%address, %error, what, "cannot listen"),
+        }
+    }
+    tracing::info!(
+        node = options.node.name,
+        mode = "nftables",
+        "proxy is running"
+    );
+    match tasks.join_next().await {
+        Some(ended) => ended.context("a part of the proxy has died")?,
+        None => Ok(()),
+    }
 }

@@ -1,0 +1,219 @@
+//! The command line of `portolan proxy`: kube-proxy's flags, as far as they have a meaning here.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use ipnet::IpNet;
+use portolan_model::sync::Pace;
+use portolan_reflect::{DetectLocal, NodeOptions, NodePortAddresses};
+
+use super::ProxyOptions;
+
+/// Arguments of `portolan proxy`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Kubeconfig file [default: $KUBECONFIG, ~/.kube/config, or in-cluster].
+    #[arg(long)]
+    kubeconfig: Option<PathBuf>,
+    /// Name of this node [default: $NODE_NAME, or the host name].
+    #[arg(long, visible_alias = "node-name", env = "NODE_NAME")]
+    hostname_override: Option<String>,
+    /// How Services are programmed; nftables is the only mode yet.
+    #[arg(long, default_value = "nftables")]
+    proxy_mode: String,
+    /// Ranges of all pods, one of each family.
+    #[arg(long, value_delimiter = ',')]
+    cluster_cidr: Vec<IpNet>,
+    /// How traffic of pods is recognised: ClusterCIDR, NodeCIDR, BridgeInterface or InterfaceNamePrefix.
+    #[arg(long, default_value = "ClusterCIDR")]
+    detect_local_mode: String,
+    /// The bridge of the pods, for BridgeInterface.
+    #[arg(long, default_value = "")]
+    pod_bridge_interface: String,
+    /// How names of pod interfaces start, for InterfaceNamePrefix.
+    #[arg(long, default_value = "")]
+    pod_interface_name_prefix: String,
+    /// Addresses on which NodePorts answer: `primary`, or ranges.
+    #[arg(long, value_delimiter = ',', default_value = "primary")]
+    nodeport_addresses: Vec<String>,
+    /// Masquerade everything that goes to a ClusterIP.
+    #[arg(long)]
+    masquerade_all: bool,
+    /// Ranges of the ClusterIPs: packets to addresses in them that no Service has are dropped.
+    #[arg(long, value_delimiter = ',')]
+    service_cidr: Vec<IpNet>,
+    /// Time between two changes of the rules, e.g. 10ms.
+    #[arg(long, visible_alias = "min-sync-period", default_value = "10ms", value_parser = duration)]
+    nftables_min_sync_period: Duration,
+    /// Time after which it is looked whether the rules still stand, e.g. 30s.
+    #[arg(long, visible_alias = "sync-period", default_value = "30s", value_parser = duration)]
+    nftables_sync_period: Duration,
+    /// Where /healthz and /livez are served; empty for nowhere.
+    #[arg(long, default_value = "0.0.0.0:10256")]
+    healthz_bind_address: String,
+    /// Where /metrics is served; empty for nowhere.
+    #[arg(long, default_value = "127.0.0.1:10249")]
+    metrics_bind_address: String,
+}
+
+impl Args {
+    /// Checks and sorts what was given.
+    pub fn options(self) -> anyhow::Result<ProxyOptions> {
+        match self.proxy_mode.as_str() {
+            "nftables" => {}
+            "iptables" | "ipvs" | "ebpf" | "userspace" => bail!(
+                "--proxy-mode {} comes in a later version; nftables is the only mode of this one",
+                self.proxy_mode
+            ),
+            other => {
+                bail!("--proxy-mode {other} is unknown; nftables is the only mode of this version")
+            }
+        }
+        let detect_local = match self.detect_local_mode.as_str() {
+            "ClusterCIDR" => DetectLocal::ClusterCidr(self.cluster_cidr),
+            "NodeCIDR" => DetectLocal::NodeCidr,
+            "BridgeInterface" if self.pod_bridge_interface.is_empty() => {
+                bail!("--detect-local-mode BridgeInterface needs --pod-bridge-interface")
+            }
+            "BridgeInterface" => DetectLocal::BridgeInterface(self.pod_bridge_interface),
+            "InterfaceNamePrefix" if self.pod_interface_name_prefix.is_empty() => {
+                bail!("--detect-local-mode InterfaceNamePrefix needs --pod-interface-name-prefix")
+            }
+            "InterfaceNamePrefix" => {
+                DetectLocal::InterfaceNamePrefix(self.pod_interface_name_prefix)
+            }
+            other => bail!(
+                "--detect-local-mode {other} is none of ClusterCIDR, NodeCIDR, BridgeInterface, InterfaceNamePrefix"
+            ),
+        };
+        let name = match self.hostname_override {
+            Some(name) => name,
+            None => nix::unistd::gethostname()?.to_string_lossy().to_lowercase(),
+        };
+        Ok(ProxyOptions {
+            kubeconfig: self.kubeconfig,
+            node: NodeOptions {
+                name,
+                detect_local,
+                node_port_addresses: node_port_addresses(&self.nodeport_addresses)?,
+                masquerade_all: self.masquerade_all,
+                service_cidrs: self.service_cidr,
+            },
+            pace: Pace {
+                min: self.nftables_min_sync_period,
+                max: self.nftables_sync_period,
+                ..Pace::default()
+            },
+            healthz: address(&self.healthz_bind_address)?,
+            metrics: address(&self.metrics_bind_address)?,
+        })
+    }
+}
+
+fn node_port_addresses(texts: &[String]) -> anyhow::Result<NodePortAddresses> {
+    if texts.iter().all(|text| text == "primary") {
+        return Ok(NodePortAddresses::Primary);
+    }
+    let range = |text: &String| {
+        let wrong = || format!("--nodeport-addresses {text}: neither `primary` nor a range");
+        text.parse::<IpNet>().with_context(wrong)
+    };
+    texts
+        .iter()
+        .map(range)
+        .collect::<Result<_, _>>()
+        .map(NodePortAddresses::Within)
+}
+
+fn address(text: &str) -> anyhow::Result<Option<SocketAddr>> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    text.parse()
+        .map(Some)
+        .with_context(|| format!("{text} is no address with a port"))
+}
+
+/// Go's durations: `30s`, `10ms`, `1m30s`.
+fn duration(text: &str) -> Result<Duration, String> {
+    const UNITS: [(&str, f64); 4] = [("ms", 0.001), ("s", 1.0), ("m", 60.0), ("h", 3600.0)];
+    let wrong = || format!("{text} is no duration such as 30s or 10ms");
+    let mut rest = text;
+    let mut seconds = 0.0;
+    while !rest.is_empty() {
+        let digits = rest
+            .find(|c: char| !c.is_ascii_digit() && c != '.')
+            .ok_or_else(wrong)?;
+        let number: f64 = rest[..digits].parse().map_err(|_| wrong())?;
+        rest = &rest[digits..];
+        let (unit, factor) = UNITS
+            .iter()
+            .find(|(unit, _)| rest.starts_with(unit))
+            .ok_or_else(wrong)?;
+        seconds += number * factor;
+        rest = &rest[unit.len()..];
+    }
+    Duration::try_from_secs_f64(seconds).map_err(|_| wrong())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn options(line: &str) -> anyhow::Result<ProxyOptions> {
+        let words = ["proxy", "--node-name", "n1"]
+            .into_iter()
+            .chain(line.split_whitespace());
+        Line::try_parse_from(words)?.args.options()
+    }
+
+    #[test]
+    fn kube_proxys_flags_are_understood() {
+        let given = options("--cluster-cidr 10.0.0.0/8,fd00:10::/32 --sync-period 1m30s --min-sync-period 5ms --healthz-bind-address=").unwrap();
+        assert_eq!(given.pace.max, Duration::from_secs(90));
+        assert_eq!(given.pace.min, Duration::from_millis(5));
+        assert!(
+            matches!(given.node.detect_local, DetectLocal::ClusterCidr(ref cidrs) if cidrs.len() == 2)
+        );
+        assert_eq!(
+            (given.healthz, given.metrics),
+            (None, "127.0.0.1:10249".parse().ok())
+        );
+        let within = options("--nodeport-addresses 192.168.0.0/24")
+            .unwrap()
+            .node
+            .node_port_addresses;
+        assert!(matches!(within, NodePortAddresses::Within(ranges) if ranges.len() == 1));
+    }
+
+    #[test]
+    fn what_cannot_be_is_said() {
+        for (line, words) in [
+            ("--proxy-mode ipvs", "later version"),
+            ("--proxy-mode magic", "unknown"),
+            (
+                "--detect-local-mode BridgeInterface",
+                "--pod-bridge-interface",
+            ),
+            ("--detect-local-mode X", "is none of"),
+            ("--nodeport-addresses x", "neither"),
+            ("--sync-period 5", "is no duration"),
+        ] {
+            let error = options(line)
+                .err()
+                .map(|error| format!("{error:#}"))
+                .unwrap_or_default();
+            assert!(error.contains(words), "{line}: {error}");
+        }
+    }
+}

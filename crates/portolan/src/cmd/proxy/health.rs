@@ -1,0 +1,125 @@
+//! The HTTP side: /healthz, /livez, /metrics, /proxyMode.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use portolan_k8s::Timestamp;
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use super::metrics::Telemetry;
+
+/// Connections that are served at a time; more wait. Load balancers and a scraper or two need a handful.
+const CONNECTIONS_MAX: usize = 64;
+/// A client that has not sent its request after this while is cut off.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Opens a listening socket.
+pub(super) async fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    TcpListener::bind(address).await
+}
+
+/// Answers for ever.
+pub(super) async fn serve(listener: TcpListener, telemetry: Arc<Telemetry>) -> anyhow::Result<()> {
+    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let mut connections = JoinSet::new();
+    loop {
+        let place = Arc::clone(&room).acquire_owned().await?;
+        while connections.try_join_next().is_some() {}
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                // Out of file descriptors, most likely: the next try must not come at once.
+                tracing::warn!(%error, "cannot accept");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let telemetry = Arc::clone(&telemetry);
+        connections.spawn(async move {
+            let _place = place;
+            let answer = service_fn(|request: Request<Incoming>| {
+                let response = answer(request.uri().path(), &telemetry);
+                async move { Ok::<_, Infallible>(response) }
+            });
+            let mut server = http1::Builder::new();
+            server
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEADER_TIMEOUT);
+            // A client that goes away early is no news.
+            let _ = server.serve_connection(TokioIo::new(stream), answer).await;
+        });
+    }
+}
+
+fn answer(path: &str, telemetry: &Telemetry) -> Response<Full<Bytes>> {
+    match path {
+        "/healthz" => health(telemetry, true),
+        "/livez" => health(telemetry, false),
+        "/metrics" => reply(
+            StatusCode::OK,
+            "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            telemetry.text(),
+        ),
+        "/proxyMode" => reply(
+            StatusCode::OK,
+            "text/plain; charset=utf-8",
+            "nftables".into(),
+        ),
+        _ => reply(
+            StatusCode::NOT_FOUND,
+            "text/plain; charset=utf-8",
+            "404 page not found\n".into(),
+        ),
+    }
+}
+
+/// `/healthz` also looks whether the node stays; `/livez` does not.
+fn health(telemetry: &Telemetry, with_node: bool) -> Response<Full<Bytes>> {
+    let health = telemetry.health();
+    let good = health.alive && (health.eligible || !with_node);
+    let time = |at: SystemTime| {
+        Timestamp::try_from(at)
+            .map(|t| t.to_string())
+            .unwrap_or_default()
+    };
+    let mut body = json!({
+        "lastUpdated": health.updated.map(time).unwrap_or_default(),
+        "currentTime": time(SystemTime::now()),
+    });
+    if with_node {
+        body["nodeEligible"] = json!(health.eligible);
+    }
+    let status = if good {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    reply(status, "application/json", body.to_string())
+}
+
+fn reply(status: StatusCode, kind: &'static str, body: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::from(body));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(
+        http::header::CONTENT_TYPE,
+        http::HeaderValue::from_static(kind),
+    );
+    headers.insert(
+        "x-content-type-options",
+        http::HeaderValue::from_static("nosniff"),
+    );
+    response
+}

@@ -1,0 +1,206 @@
+//! What can be measured: names of kube-proxy where the meaning is the same, our own where it is not.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use portolan_k8s::Timestamp;
+use portolan_model::sync::Outcome;
+use portolan_reflect::Reflection;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+
+/// Metrics and health of one proxy.
+#[derive(Debug)]
+pub(super) struct Telemetry {
+    registry: Registry,
+    duration: Histogram,
+    programming: Histogram,
+    last_sync: Gauge<f64, std::sync::atomic::AtomicU64>,
+    failures: Counter,
+    repairs: Counter,
+    services: Gauge,
+    ports: Gauge,
+    endpoints: Gauge,
+    problems: Gauge,
+    state: Mutex<State>,
+    /// A change that waits for longer than this makes the proxy unhealthy.
+    patience: Duration,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    reflection: Option<Reflection>,
+    /// Since when the newest Snapshot waits to be programmed.
+    waiting: Option<Instant>,
+    updated: Option<SystemTime>,
+    triggered: Option<Timestamp>,
+}
+
+/// What /healthz answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Health {
+    /// No change waits for too long.
+    pub(super) alive: bool,
+    /// The node is not about to be removed.
+    pub(super) eligible: bool,
+    /// When the rules were last brought up to date.
+    pub(super) updated: Option<SystemTime>,
+}
+
+impl Telemetry {
+    /// `sync_period` as in `--nftables-sync-period`.
+    pub(super) fn new(sync_period: Duration) -> Self {
+        let mut registry = Registry::default();
+        let telemetry = Telemetry {
+            duration: Histogram::new(exponential_buckets(0.001, 2.0, 15)),
+            programming: Histogram::new(exponential_buckets(0.001, 2.0, 18)),
+            last_sync: Gauge::default(),
+            failures: Counter::default(),
+            repairs: Counter::default(),
+            services: Gauge::default(),
+            ports: Gauge::default(),
+            endpoints: Gauge::default(),
+            problems: Gauge::default(),
+            state: Mutex::default(),
+            patience: sync_period * 2,
+            registry: Registry::default(),
+        };
+        let t = &telemetry;
+        let mut kube = |name: &str, help: &str, metric: &Histogram| {
+            registry.register(name, help, metric.clone())
+        };
+        kube(
+            "kubeproxy_sync_proxy_rules_duration_seconds",
+            "Time that one step of the sync loop took",
+            &t.duration,
+        );
+        kube(
+            "kubeproxy_network_programming_duration_seconds",
+            "From the change of a pod to the rules",
+            &t.programming,
+        );
+        registry.register(
+            "kubeproxy_sync_proxy_rules_last_timestamp_seconds",
+            "When the rules were last brought up to date",
+            t.last_sync.clone(),
+        );
+        registry.register(
+            "kubeproxy_sync_proxy_rules_nftables_sync_failures",
+            "Steps of the sync loop that failed",
+            t.failures.clone(),
+        );
+        registry.register(
+            "portolan_repairs",
+            "Times that foreign changes of our rules were put right",
+            t.repairs.clone(),
+        );
+        registry.register(
+            "portolan_services",
+            "Services that are programmed",
+            t.services.clone(),
+        );
+        registry.register(
+            "portolan_service_ports",
+            "Ports of Services that are programmed",
+            t.ports.clone(),
+        );
+        registry.register(
+            "portolan_endpoints",
+            "Endpoints behind all ports, each per port",
+            t.endpoints.clone(),
+        );
+        registry.register(
+            "portolan_problems",
+            "Things wrong with Services as they are written",
+            t.problems.clone(),
+        );
+        Telemetry {
+            registry,
+            ..telemetry
+        }
+    }
+
+    /// A new Snapshot is to be programmed.
+    pub(super) fn wanted(&self, reflection: Reflection) {
+        let mut state = self.lock();
+        state.waiting.get_or_insert_with(Instant::now);
+        state.triggered = [state.triggered, reflection.triggered]
+            .into_iter()
+            .flatten()
+            .min();
+        state.reflection = Some(reflection);
+    }
+
+    /// A step of the sync loop is done.
+    pub(super) fn stepped(&self, outcome: &Outcome, took: Duration) {
+        if outcome.error.is_some() {
+            self.failures.inc();
+        }
+        if outcome.repaired {
+            self.repairs.inc();
+        }
+        if !outcome.stands {
+            return;
+        }
+        let now = SystemTime::now();
+        self.duration.observe(took.as_secs_f64());
+        self.last_sync.set(
+            now.duration_since(UNIX_EPOCH)
+                .unwrap_or_default()
+                .as_secs_f64(),
+        );
+        let mut state = self.lock();
+        state.waiting = None;
+        state.updated = Some(now);
+        if let Some(triggered) = state.triggered.take() {
+            let took = Timestamp::now().as_millisecond() - triggered.as_millisecond();
+            self.programming.observe(took.max(0) as f64 / 1000.0);
+        }
+    }
+
+    /// How the proxy is.
+    pub(super) fn health(&self) -> Health {
+        let state = self.lock();
+        Health {
+            alive: state
+                .waiting
+                .is_none_or(|since| since.elapsed() < self.patience),
+            eligible: state
+                .reflection
+                .as_ref()
+                .is_none_or(|reflection| reflection.node_eligible),
+            updated: state.updated,
+        }
+    }
+
+    /// All metrics as text (OpenMetrics). What has to be counted is counted now, not on every change.
+    pub(super) fn text(&self) -> String {
+        let reflection = self.lock().reflection.clone();
+        if let Some(reflection) = reflection {
+            let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+            let ports = || reflection.snapshot.ports();
+            let mut names: Vec<_> = ports().map(|port| &port.key.service).collect();
+            // Ports come in the order of their Services.
+            names.dedup();
+            self.services.set(count(names.len()));
+            self.ports.set(count(reflection.snapshot.len()));
+            self.endpoints
+                .set(count(ports().map(|port| port.endpoints.len()).sum()));
+            let lost = ports().filter(|port| !port.lost.is_empty()).count();
+            let written: usize = reflection.problems.values().map(Vec::len).sum();
+            self.problems.set(count(written + lost));
+        }
+        let mut text = String::new();
+        match encode(&mut text, &self.registry) {
+            Ok(()) => text,
+            Err(error) => format!("# {error}\n"),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

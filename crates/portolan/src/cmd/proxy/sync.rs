@@ -1,0 +1,97 @@
+//! The thread that owns the kernel's rules: sleeps until a Snapshot comes or something is due, then takes one step.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use portolan_dataplane::nftables::Nftables;
+use portolan_kernel::nft::NftTarget;
+use portolan_model::Problem;
+use portolan_model::sync::{Outcome, Pace, Sync};
+use portolan_reflect::Reflection;
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, watch};
+
+use super::metrics::Telemetry;
+
+/// What the thread works with.
+pub(super) struct Loop {
+    pub(super) target: NftTarget,
+    pub(super) reflections: watch::Receiver<Option<Reflection>>,
+    pub(super) problems: mpsc::Sender<Vec<Problem>>,
+    pub(super) telemetry: Arc<Telemetry>,
+}
+
+impl Loop {
+    /// Works until no more Reflections can come.
+    pub(super) fn run(mut self, pace: Pace, runtime: &Handle) {
+        let start = Instant::now();
+        let mut sync = Sync::new(Nftables, pace);
+        // A Snapshot may be there already.
+        self.reflections.mark_changed();
+        loop {
+            match runtime
+                .block_on(self.wait(sync.due().map(|due| due.saturating_sub(start.elapsed()))))
+            {
+                Wake::Ended => return,
+                Wake::Due => {}
+                Wake::News => self.take(&mut sync),
+            }
+            let began = Instant::now();
+            let outcome = sync.step(start.elapsed(), &mut self.target);
+            self.report(&outcome, began.elapsed());
+        }
+    }
+
+    async fn wait(&mut self, due: Option<Duration>) -> Wake {
+        let clock = async {
+            match due {
+                Some(due) => tokio::time::sleep(due).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            changed = self.reflections.changed() => match changed {
+                Ok(()) => Wake::News,
+                Err(_) => Wake::Ended,
+            },
+            () = clock => Wake::Due,
+        }
+    }
+
+    fn take(&mut self, sync: &mut Sync<Nftables>) {
+        let Some(reflection) = self.reflections.borrow_and_update().clone() else {
+            return;
+        };
+        sync.on_snapshot((*reflection.snapshot).clone());
+        self.tell(reflection.problems.values().flatten().cloned().collect());
+        self.telemetry.wanted(reflection);
+    }
+
+    fn report(&self, outcome: &Outcome, took: Duration) {
+        if let Some(error) = &outcome.error {
+            tracing::error!(%error, "the rules could not be written, trying again");
+        }
+        if outcome.repaired {
+            tracing::warn!("somebody else had changed our rules; they are put right");
+        }
+        if outcome.applied {
+            tracing::debug!(ports = outcome.compiled, ?took, "rules written");
+        }
+        self.tell(outcome.problems.clone());
+        self.telemetry.stepped(outcome, took);
+    }
+
+    fn tell(&self, problems: Vec<Problem>) {
+        // Telling people never holds up traffic.
+        if !problems.is_empty() && self.problems.try_send(problems).is_err() {
+            tracing::debug!("too many problems wait to be told");
+        }
+    }
+}
+
+enum Wake {
+    News,
+    Due,
+    Ended,
+}
