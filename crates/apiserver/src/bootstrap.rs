@@ -53,6 +53,11 @@ fn kubernetes(service: &KubernetesService) -> [(&'static str, &'static str, Valu
     let metadata =
         |labels: Value| json!({"name": "kubernetes", "namespace": "default", "labels": labels});
     let port = json!([{"name": "https", "port": service.port, "protocol": "TCP"}]);
+    // A loopback address means the client's own machine, and is no endpoint: the Service then has none.
+    let reachable = !service.endpoint.is_loopback() && !service.endpoint.is_unspecified();
+    let only_if = |part: Value| {
+        if reachable { json!([part]) } else { json!([]) }
+    };
     [
         (
             "",
@@ -80,7 +85,7 @@ fn kubernetes(service: &KubernetesService) -> [(&'static str, &'static str, Valu
                 "apiVersion": "v1",
                 "kind": "Endpoints",
                 "metadata": metadata(json!({"endpointslice.kubernetes.io/skip-mirror": "true"})),
-                "subsets": [{"addresses": [{"ip": service.endpoint}], "ports": port}],
+                "subsets": only_if(json!({"addresses": [{"ip": service.endpoint}], "ports": port})),
             }),
         ),
         (
@@ -91,7 +96,7 @@ fn kubernetes(service: &KubernetesService) -> [(&'static str, &'static str, Valu
                 "kind": "EndpointSlice",
                 "metadata": metadata(json!({"kubernetes.io/service-name": "kubernetes"})),
                 "addressType": address_type,
-                "endpoints": [{"addresses": [service.endpoint], "conditions": {"ready": true}}],
+                "endpoints": only_if(json!({"addresses": [service.endpoint], "conditions": {"ready": true}})),
                 "ports": port,
             }),
         ),
