@@ -9,7 +9,6 @@ mod world;
 use std::cell::RefCell;
 use std::process::Command;
 
-use nix::sched::CloneFlags;
 use nix::sys::signal::Signal;
 use portolan_dataplane::nftables::{Nftables, Op, Ops, show};
 use portolan_kernel::command::CommandNamespaces;
@@ -141,12 +140,12 @@ fn without_privileges_a_large_load_goes_in_parts() {
         assert!(target.read().unwrap().unwrap() == state);
         return;
     }
-    let mut again = Command::new(std::env::current_exe().unwrap());
+    let mut again = Command::new("unshare");
+    again.arg("--map-root-user").arg("--net");
+    again.arg(std::env::current_exe().unwrap());
     again.args(["--exact", name, "--test-threads=1"]);
-    again
-        .env(UNPRIVILEGED, "1")
-        .die_with_parent(Signal::SIGKILL);
-    again.in_new_namespaces(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNET);
+    again.env(UNPRIVILEGED, "1");
+    again.die_with_parent(Signal::SIGKILL);
     let output = again.output().unwrap();
     assert!(output.status.success(), "{output:?}");
 }
