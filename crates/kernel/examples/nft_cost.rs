@@ -3,7 +3,6 @@
 //! Use: `cargo run --example nft_cost -- 10000 100000` (numbers of Services, each with two endpoints).
 
 #![allow(clippy::print_stdout, reason = "a report for a person")]
-#![allow(clippy::unwrap_used, reason = "a measurement that fails is void")]
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -24,7 +23,7 @@ fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
 
 /// One Service gets another endpoint address.
 fn change(snapshot: &mut Snapshot, service: usize, address: u32) {
-    let port = snapshot.ports().nth(service).unwrap();
+    let port = snapshot.ports().nth(service).expect("there are so many");
     let mut port = ServicePort::clone(port);
     let mut endpoints = port.endpoints.to_vec();
     let ip = IpAddr::from((0x0a70_0000 + address).to_be_bytes());
@@ -34,11 +33,11 @@ fn change(snapshot: &mut Snapshot, service: usize, address: u32) {
 }
 
 fn measure(count: usize) {
-    let mut target = NftTarget::open().unwrap();
+    let mut target = NftTarget::open().expect("nf_tables works");
     let mut snapshot = fake::many_services(count);
     let ((mut state, _), compile) = timed(|| Nftables.compile(&snapshot));
     let (ops, diff) = timed(|| Nftables.diff(None, &state));
-    let (_, apply) = timed(|| target.apply(&ops).unwrap());
+    let (_, apply) = timed(|| target.apply(&ops).expect("nf_tables works"));
     drop(ops);
     println!("{count} Services x 2: compile {compile:.1?}, diff {diff:.1?}, apply {apply:.1?}");
     let mut pure = Vec::new();
@@ -51,7 +50,7 @@ fn measure(count: usize) {
         Nftables.update(&mut state, &snapshot, &touched);
         let ops = Nftables.diff(Some(&old), &state);
         pure.push(start.elapsed());
-        target.apply(&ops).unwrap();
+        target.apply(&ops).expect("nf_tables works");
         all.push(start.elapsed());
     }
     let quantile = |times: &mut Vec<Duration>, of: usize| {
@@ -64,15 +63,16 @@ fn measure(count: usize) {
         quantile(&mut all, 99),
         quantile(&mut pure, 50),
     );
-    let (read, time) = timed(|| target.read().unwrap());
-    assert!(read.unwrap() == state);
-    let (_, cheap) = timed(|| assert!(target.unchanged().unwrap()));
+    let (read, time) = timed(|| target.read().expect("nf_tables works"));
+    assert!(read.expect("our own tables") == state);
+    let (_, cheap) = timed(|| assert!(target.unchanged().expect("nf_tables works")));
     println!("  read back {time:.1?}; asking whether anything changed {cheap:.1?}");
 }
 
 fn main() {
     for count in std::env::args().skip(1) {
-        let count = count.parse().unwrap();
-        Netns::new().unwrap().run(|| measure(count)).unwrap();
+        let count = count.parse().expect("a number of Services");
+        let netns = Netns::new().expect("a network namespace");
+        netns.run(|| measure(count)).expect("a thread in it");
     }
 }

@@ -1,0 +1,243 @@
+//! The chain of one class: who may enter, who is masqueraded, which endpoint it goes to.
+
+use portolan_model::Origin;
+
+use super::super::class::{Class, List, Via, Way};
+use super::super::expr::{Expr, Field, Rule};
+use super::super::layout::SetName;
+use super::{Pods, Registers, SCRATCH, decoy, rejections, set_mark};
+
+/// The chain of one class.
+pub(super) struct Chain<'a> {
+    pub at: Registers,
+    pub class: &'a Class,
+    pub pods: &'a Pods,
+}
+
+impl Chain<'_> {
+    pub fn rules(&self) -> Vec<Rule> {
+        let class = self.class;
+        let mut rules = Vec::new();
+        if class.guarded {
+            rules.push(self.guard());
+        }
+        let ways = [Origin::Host, Origin::Pod, Origin::Outside].map(|o| (o, class.way(o)));
+        let one = ways
+            .iter()
+            .all(|(_, way)| way.target() == class.host.target());
+        if !one {
+            for (origin, way) in ways {
+                let condition = match origin {
+                    Origin::Outside => Vec::new(),
+                    _ => self.condition(origin),
+                };
+                self.serve(&condition, way, way.masquerades(), &mut rules);
+            }
+            return rules;
+        }
+        let all = ways.iter().all(|(_, way)| way.masquerades());
+        if !all {
+            for (origin, _) in ways.iter().filter(|(_, way)| way.masquerades()) {
+                let mut rule = self.condition(*origin);
+                rule.extend(set_mark());
+                rules.push(Rule(rule));
+            }
+        }
+        self.serve(&[], class.host, all, &mut rules);
+        rules
+    }
+
+    /// Drops whoever may not enter.
+    fn guard(&self) -> Rule {
+        let at = &self.at;
+        Rule(vec![
+            Expr::Load(Field::Destination, at.destination),
+            Expr::Load(Field::Port, at.port),
+            Expr::Load(Field::Protocol, at.protocol),
+            Expr::Load(Field::Source, at.last),
+            Expr::Member {
+                set: SetName::Allowed,
+                key: at.destination,
+                negate: true,
+            },
+            Expr::Drop,
+        ])
+    }
+
+    /// Matches packets of `origin` only.
+    fn condition(&self, origin: Origin) -> Vec<Expr> {
+        let host = origin == Origin::Host;
+        let mut all = vec![
+            Expr::Load(Field::Interface, SCRATCH),
+            Expr::Compare {
+                reg: SCRATCH,
+                negate: !host,
+                bytes: vec![0; 4],
+            },
+        ];
+        if host {
+            return all;
+        }
+        let negate = origin == Origin::Outside;
+        let name = |bytes: Vec<u8>| {
+            [
+                Expr::Load(Field::InterfaceName, SCRATCH),
+                Expr::Compare {
+                    reg: SCRATCH,
+                    negate,
+                    bytes,
+                },
+            ]
+        };
+        // What can never be true, for "no packet comes from a pod" and "no packet comes from elsewhere".
+        let never = Expr::Compare {
+            reg: SCRATCH,
+            negate: false,
+            bytes: vec![0; 4],
+        };
+        match self.pods {
+            Pods::Unknown if negate => {}
+            Pods::Unknown => all.push(never),
+            Pods::Cidrs => all.extend([
+                Expr::Load(Field::Source, self.at.last),
+                Expr::Member {
+                    set: SetName::PodCidrs,
+                    key: self.at.last,
+                    negate,
+                },
+            ]),
+            Pods::Interface(interface) => {
+                let mut bytes = interface.as_bytes().to_vec();
+                bytes.resize(16, 0);
+                all.extend(name(bytes));
+            }
+            Pods::InterfacePrefix(prefix) if prefix.is_empty() => {
+                all.extend(negate.then_some(never));
+            }
+            Pods::InterfacePrefix(prefix) => all.extend(name(prefix.as_bytes().to_vec())),
+        }
+        all
+    }
+
+    fn serve(&self, condition: &[Expr], way: Way, masquerade: bool, rules: &mut Vec<Rule>) {
+        match way {
+            Way::Reject => rules.extend(rejections(&self.at, condition)),
+            Way::Drop => {
+                let mut rule = condition.to_vec();
+                rule.push(Expr::Drop);
+                rules.push(Rule(rule));
+            }
+            Way::Pick { list, .. } => {
+                let mut goal: Vec<Expr> = Vec::new();
+                if masquerade {
+                    goal.extend(set_mark());
+                }
+                goal.push(Expr::Dnat {
+                    address: self.at.endpoint,
+                    port: self.at.endpoint_port,
+                });
+                if self.class.affinity_s > 0 {
+                    self.remembered(condition, list, &goal, rules);
+                }
+                let parts = [condition, &self.identity(), &self.pick(list), &goal];
+                rules.push(Rule(parts.concat()));
+            }
+        }
+    }
+
+    /// Loads the identity of the Service port.
+    fn identity(&self) -> Vec<Expr> {
+        let at = &self.at;
+        let mut all = vec![
+            Expr::Load(Field::Destination, at.destination),
+            Expr::Load(Field::Port, at.port),
+            Expr::Load(Field::Protocol, at.protocol),
+        ];
+        let into = at.class_pad;
+        match self.class.via {
+            Via::Direct => {}
+            Via::Alias => all.push(Expr::Find {
+                map: SetName::Services,
+                key: at.destination,
+                into,
+            }),
+            Via::NodePort => all.push(Expr::Find {
+                map: SetName::NodePorts,
+                key: at.port,
+                into,
+            }),
+        }
+        all
+    }
+
+    /// Chooses an endpoint of a list, each with the same chance.
+    fn pick(&self, list: List) -> Vec<Expr> {
+        let at = &self.at;
+        let modulus = match list {
+            List::Main => self.class.main,
+            List::Other => self.class.other,
+        };
+        let random = Expr::Random {
+            modulus: modulus.into(),
+            offset: list.first_slot(),
+            into: at.last,
+        };
+        if self.class.affinity_s > 0 {
+            return [vec![random], self.found(SetName::StickyEndpoints)].concat();
+        }
+        let find = Expr::Find {
+            map: SetName::Endpoints,
+            key: at.destination,
+            into: at.endpoint,
+        };
+        vec![random, find]
+    }
+
+    /// Finds an endpoint in a map with a pad, in such a way that it can be part of keys after that.
+    fn found(&self, map: SetName) -> Vec<Expr> {
+        let at = &self.at;
+        vec![
+            decoy(Field::Source, at.endpoint),
+            decoy(Field::Port, at.endpoint_port),
+            Expr::Find {
+                map,
+                key: at.destination,
+                into: at.pad,
+            },
+            Expr::Load(Field::Mark, at.pad),
+        ]
+    }
+
+    /// Three rules for affinity: a known client whose endpoint is still there goes to it; if it is gone, the client is
+    /// forgotten; a client that is not known is balanced and remembered. (The rule after them serves when that fails.)
+    fn remembered(&self, condition: &[Expr], list: List, goal: &[Expr], rules: &mut Vec<Rule>) {
+        let at = &self.at;
+        let (key, data) = (at.destination, at.pad);
+        let timeout_s = self.class.affinity_s;
+        let source = [Expr::Load(Field::Source, at.last)];
+        let client = [condition, &self.identity(), &source].concat();
+        let set = match list {
+            List::Main => SetName::Members,
+            List::Other => SetName::OtherMembers,
+        };
+        let there = [Expr::Member {
+            set,
+            key: at.endpoint,
+            negate: false,
+        }];
+        let remember = [Expr::Remember {
+            key,
+            data,
+            timeout_s,
+        }];
+        let known = self.found(SetName::Affinity);
+        let forget = [Expr::Forget { key, data }];
+        let pick = self.pick(list);
+        let new = [condition, &self.identity(), &pick, &source].concat();
+        rules.push(Rule(
+            [&client, &known, &there[..], &remember, goal].concat(),
+        ));
+        rules.push(Rule([&client, &known, &forget[..]].concat()));
+        rules.push(Rule([&new, &remember[..], goal].concat()));
+    }
+}
