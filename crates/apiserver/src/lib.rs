@@ -19,6 +19,7 @@ pub mod merge;
 mod namespaces;
 mod object;
 pub mod openapi;
+mod protobuf;
 mod selector;
 mod server;
 mod status;

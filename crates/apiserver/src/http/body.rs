@@ -1,4 +1,4 @@
-//! Reading request bodies: JSON or YAML, with a limit, remembering duplicate fields.
+//! Reading request bodies: JSON, YAML or protobuf, with a limit, remembering duplicate fields.
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -6,6 +6,7 @@ use hyper::body::Incoming;
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
+use crate::protobuf;
 use crate::status::{Failure, bad_request, unsupported_media_type};
 
 /// The largest request body, as in a real API server.
@@ -44,10 +45,15 @@ pub fn decode(content_type: &str, bytes: &[u8]) -> Result<(Value, Vec<String>), 
         "" | "application/json" | "application/x-www-form-urlencoded" | "*/*" => {
             json_or_yaml(bytes)?
         }
+        protobuf::MEDIA_TYPE => {
+            let object = protobuf::decode(bytes).map_err(|error| bad_request(error.to_string()))?;
+            (object, Vec::new())
+        }
         _ => {
             return Err(unsupported_media_type(&[
                 "application/json",
                 "application/yaml",
+                protobuf::MEDIA_TYPE,
             ]));
         }
     };
