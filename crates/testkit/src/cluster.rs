@@ -83,6 +83,11 @@ impl Cluster {
         changes
     }
 
+    /// The objects that the watches have shown.
+    pub fn names(&self) -> impl Iterator<Item = &ObjectName> {
+        self.shown.keys()
+    }
+
     /// Feeds one event; [`Cluster::reflect`] makes it count.
     pub fn feed(&mut self, change: Change) {
         let (object, gone) = match change {

@@ -11,6 +11,7 @@ pub mod fake_nft;
 pub mod faulty;
 pub mod live;
 pub mod pure;
+pub mod random;
 pub mod scenario;
 pub mod world;
 

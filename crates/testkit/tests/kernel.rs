@@ -10,11 +10,14 @@ use std::time::Instant;
 use portolan_dataplane::nftables::Nftables;
 use portolan_kernel::namespace::{Kinds, enter_new};
 use portolan_kernel::nft::NftTarget;
-use portolan_testkit::Scenario;
 use portolan_testkit::live::{Outcome, against_kernel};
+use portolan_testkit::{Scenario, random};
 
 /// Scenarios that run at once: most of their time they wait for silence.
 const AT_ONCE: usize = 8;
+
+/// Random clusters that run besides the scenario files.
+const RANDOM_SCENARIOS: u64 = 24;
 
 /// Skips that are no failure under CI=true, because CI's kernel is known to lack this.
 const CI_LACKS: [&str; 1] = ["this kernel has no SCTP"];
@@ -28,12 +31,15 @@ fn main() -> io::Result<ExitCode> {
     let chosen = |scenario: &Scenario| {
         wanted.is_empty() || wanted.iter().any(|part| scenario.name.contains(part))
     };
-    let scenarios: Vec<Scenario> = scenarios.into_iter().filter(chosen).collect();
+    let mut scenarios: Vec<Scenario> = scenarios.into_iter().filter(chosen).collect();
     if std::env::args().any(|argument| argument == "--list") {
         for scenario in &scenarios {
             writeln!(io::stdout(), "{}: test", scenario.name)?;
         }
         return Ok(ExitCode::SUCCESS);
+    }
+    if wanted.is_empty() {
+        scenarios.extend(random_ones());
     }
     enter_new(Kinds::CLONE_NEWNET | Kinds::CLONE_NEWNS).map_err(io::Error::other)?;
     let begun = Instant::now();
@@ -74,6 +80,21 @@ fn main() -> io::Result<ExitCode> {
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// Random clusters of one step; their seed is `PORTOLAN_SEED`, or a new one for each run, and a part of their name.
+fn random_ones() -> Vec<Scenario> {
+    let given = std::env::var("PORTOLAN_SEED")
+        .ok()
+        .and_then(|text| text.parse().ok());
+    let first = given.unwrap_or_else(|| fastrand::u64(..u64::MAX / 2));
+    (0..RANDOM_SCENARIOS)
+        .map(|index| {
+            let mut scenario = random::seeded(first + index);
+            scenario.name = format!("random with PORTOLAN_SEED={}", first + index);
+            scenario
+        })
+        .collect()
 }
 
 fn run_all(scenarios: &[Scenario]) -> Vec<Outcome> {

@@ -2,7 +2,7 @@
 
 use portolan_dataplane::nftables::Nftables;
 use portolan_testkit::fake_nft::FakeNft;
-use portolan_testkit::{Scenario, faulty, pure};
+use portolan_testkit::{Scenario, faulty, pure, random};
 
 /// Runs `prove` over all scenarios and fails with everything that is wrong, by scenario.
 fn over_all(prove: impl Fn(&Scenario) -> Vec<String>) {
@@ -62,4 +62,18 @@ fn testkit_seed() -> u64 {
         .ok()
         .map(|text| text.parse().expect("PORTOLAN_SEED is a number"));
     given.unwrap_or_else(|| fastrand::u64(..u64::MAX / 2))
+}
+
+proptest::proptest! {
+    #[test]
+    fn nftables_agrees_with_the_oracle_about_random_clusters(scenario in random::scenario(3)) {
+        let wrong = pure::against_trace(&Nftables, &scenario);
+        proptest::prop_assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    }
+
+    #[test]
+    fn nftables_converges_to_random_clusters(scenario in random::scenario(3), seed: u64) {
+        let wrong = faulty::against_faults(&Nftables, FakeNft::default(), FakeNft::wipe, &scenario, seed);
+        proptest::prop_assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    }
 }

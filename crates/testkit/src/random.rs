@@ -1,0 +1,320 @@
+//! Random clusters and packets, as scenarios whose expected verdicts are what the oracle says.
+//!
+//! Pools are small on purpose: Services clash over addresses, endpoints are listed twice, and hints, policies and
+//! conditions meet in every combination.
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::{Index, select};
+use proptest::strategy::ValueTree;
+use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+use serde_json::{Value, json};
+
+use crate::cluster::Cluster;
+use crate::scenario::{Probe, Scenario, Step};
+use crate::world;
+use portolan_model::{Family, LocalPods, Protocol};
+
+/// Largest cluster: enough for every pair of features to meet, small enough to read.
+const SERVICES_MAX: usize = 4;
+
+/// A Service, as choices out of small pools.
+#[derive(Clone, Debug)]
+struct Plan {
+    families: &'static [Family],
+    protocol: Protocol,
+    kind: &'static str,
+    external: bool,
+    ranges: Option<&'static str>,
+    sticky: bool,
+    internal_local: bool,
+    external_local: bool,
+    created: u8,
+    endpoints: Vec<(usize, &'static str, &'static str)>,
+}
+
+const CONDITIONS: [&str; 5] = [
+    r#"{"ready": true}"#,
+    r#"{"ready": true}"#,
+    r#"{"ready": false}"#,
+    r#"{"ready": false, "serving": true, "terminating": true}"#,
+    r#"{"ready": false, "serving": false, "terminating": true}"#,
+];
+
+const HINTS: [&str; 4] = [
+    "null",
+    "null",
+    r#"{"forZones": [{"name": "east"}]}"#,
+    r#"{"forZones": [{"name": "west"}], "forNodes": [{"name": "n1"}]}"#,
+];
+
+const SENDERS: [[&str; 2]; 5] = [
+    ["pod", "pod"],
+    ["host", "host"],
+    ["outside", "outside"],
+    ["10.1.0.10", "fd00:10:1::10"],
+    ["203.0.113.130", "2001:db8:113::130"],
+];
+
+fn plan() -> impl Strategy<Value = Plan> {
+    let families: [&'static [Family]; 3] =
+        [&[Family::V4], &[Family::V6], &[Family::V4, Family::V6]];
+    let endpoint = (0..6_usize, select(&CONDITIONS[..]), select(&HINTS[..]));
+    let place = (
+        select(families.to_vec()),
+        select(vec![Protocol::Tcp, Protocol::Udp]),
+        0..3_u8,
+    );
+    let kind = select(vec!["ClusterIP", "NodePort", "LoadBalancer"]);
+    let ranges = select(vec![
+        None,
+        Some("203.0.113.0/25"),
+        Some("2001:db8:113::/121"),
+    ]);
+    let flags = any::<[bool; 4]>();
+    (place, kind, ranges, flags, vec(endpoint, 0..5)).prop_map(
+        |(
+            (families, protocol, created),
+            kind,
+            ranges,
+            [external, sticky, internal_local, external_local],
+            endpoints,
+        )| Plan {
+            families,
+            protocol,
+            kind,
+            external,
+            ranges: ranges.filter(|_| kind == "LoadBalancer"),
+            sticky,
+            internal_local,
+            external_local: external_local && kind != "ClusterIP",
+            created,
+            endpoints,
+        },
+    )
+}
+
+/// Random scenarios with up to `steps_max` steps.
+pub fn scenario(steps_max: usize) -> impl Strategy<Value = Scenario> {
+    let node = (
+        any::<bool>(),
+        prop::bool::weighted(0.1),
+        prop::bool::weighted(0.1),
+    );
+    let packets = vec(
+        (
+            select(&SENDERS[..]),
+            any::<Index>(),
+            prop::bool::weighted(0.1),
+        ),
+        4..10,
+    );
+    let steps = vec(
+        (
+            vec(prop::option::weighted(0.8, plan()), 1..=SERVICES_MAX),
+            packets,
+        ),
+        1..=steps_max,
+    );
+    (node, steps).prop_map(|((zone, all, unknown), steps)| {
+        let mut facts = world::node();
+        facts.zone = zone.then(|| "east".into());
+        facts.masquerade_all = all;
+        if unknown {
+            facts.local_pods = LocalPods::Unknown;
+        }
+        let mut scenario = Scenario {
+            name: "random".to_owned(),
+            about: "A random cluster.".to_owned(),
+            node: facts,
+            steps: Vec::new(),
+        };
+        let mut cluster = Cluster::new(&scenario.node);
+        for (plans, packets) in steps {
+            let mut step = step_of(&plans, &cluster);
+            cluster.take(&step);
+            step.probes = packets
+                .iter()
+                .filter_map(|(from, at, off)| probe(&cluster, from, at, *off))
+                .collect();
+            scenario.steps.push(step);
+        }
+        scenario
+    })
+}
+
+/// The random scenario of one step that belongs to `seed`.
+pub fn seeded(seed: u64) -> Scenario {
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&seed.to_le_bytes());
+    let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
+    let mut runner = TestRunner::new_with_rng(Config::default(), rng);
+    let tree = scenario(1).new_tree(&mut runner);
+    tree.expect("invariant: no strategy here rejects").current()
+}
+
+/// The step that makes these Services stand and no others; a hole deletes the Service of that number.
+fn step_of(plans: &[Option<Plan>], cluster: &Cluster) -> Step {
+    let mut step = Step {
+        say: String::new(),
+        apply: Vec::new(),
+        delete: Vec::new(),
+        probes: Vec::new(),
+    };
+    for index in 0..SERVICES_MAX {
+        match plans.get(index) {
+            Some(Some(plan)) => {
+                step.apply.push(service(index, plan));
+                step.apply
+                    .extend(Family::ALL.map(|family| slice(index, plan, family)));
+            }
+            _ => step.delete.extend(
+                cluster
+                    .names()
+                    .filter(|name| name.name.starts_with(&format!("s{index}")))
+                    .cloned(),
+            ),
+        }
+    }
+    step
+}
+
+fn service(index: usize, plan: &Plan) -> Value {
+    let cluster_ip = |family: &Family| match family {
+        Family::V4 => format!("172.30.0.{}", index + 1),
+        Family::V6 => format!("fd00:172:30::{}", index + 1),
+    };
+    // Two external addresses for all Services: they clash.
+    let external = |family: &Family| match family {
+        Family::V4 => format!("198.51.100.{}", 70 + index % 2),
+        Family::V6 => format!("2001:db8:198::{}", 70 + index % 2),
+    };
+    let balanced = |family: &Family| match family {
+        Family::V4 => json!({"ip": format!("198.51.100.{}", index + 1)}),
+        Family::V6 => json!({"ip": format!("2001:db8:198::{}", index + 1)}),
+    };
+    let policy = |local: bool| if local { "Local" } else { "Cluster" };
+    let of_all =
+        |text: &dyn Fn(&Family) -> String| plan.families.iter().map(text).collect::<Vec<_>>();
+    let names = of_all(&|family| {
+        if *family == Family::V4 {
+            "IPv4"
+        } else {
+            "IPv6"
+        }
+        .to_owned()
+    });
+    let ingress: Vec<Value> = match plan.kind {
+        "LoadBalancer" => plan.families.iter().map(balanced).collect(),
+        _ => Vec::new(),
+    };
+    let node_port = if plan.kind == "ClusterIP" {
+        0
+    } else {
+        30_080 + index
+    };
+    json!({
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"namespace": "shop", "name": format!("s{index}"), "creationTimestamp": format!("2026-01-0{}T00:00:00Z", plan.created + 1)},
+        "spec": {
+            "type": plan.kind,
+            "clusterIP": of_all(&cluster_ip)[0],
+            "clusterIPs": of_all(&cluster_ip),
+            "ipFamilies": names,
+            "externalIPs": if plan.external { of_all(&external) } else { Vec::new() },
+            "loadBalancerSourceRanges": plan.ranges.into_iter().collect::<Vec<_>>(),
+            "sessionAffinity": if plan.sticky { "ClientIP" } else { "None" },
+            "internalTrafficPolicy": policy(plan.internal_local),
+            "externalTrafficPolicy": policy(plan.external_local),
+            "ports": [{"name": "p", "protocol": plan.protocol.as_str(), "port": 80, "nodePort": node_port}],
+        },
+        "status": {"loadBalancer": {"ingress": ingress}},
+    })
+}
+
+fn slice(index: usize, plan: &Plan, family: Family) -> Value {
+    let kind = if family == Family::V4 { "IPv4" } else { "IPv6" };
+    // Half of the places are pods of n1; two of them share an address.
+    let endpoint = |(place, conditions, hints): &(usize, &str, &str)| {
+        let node = [1, 1, 1, 2, 2, 3][*place];
+        let last = [10, 11, 10, 10, 11, 10][*place];
+        let address = match family {
+            Family::V4 => format!("10.{node}.0.{last}"),
+            Family::V6 => format!("fd00:10:{node}::{last}"),
+        };
+        let read = |text: &str| {
+            serde_json::from_str::<Value>(text).expect("invariant: JSON in the code is well formed")
+        };
+        json!({"addresses": [address], "nodeName": format!("n{node}"), "conditions": read(conditions), "hints": read(hints)})
+    };
+    json!({
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {
+            "namespace": "shop",
+            "name": format!("s{index}-{}", kind.to_ascii_lowercase()),
+            "labels": {"kubernetes.io/service-name": format!("s{index}")},
+        },
+        "addressType": kind,
+        "ports": [{"name": "p", "protocol": plan.protocol.as_str(), "port": 8080 + index % 2}],
+        "endpoints": plan.endpoints.iter().map(endpoint).collect::<Vec<_>>(),
+    })
+}
+
+/// A packet from one of the senders to one of the frontends that there are, or right beside it.
+fn probe(cluster: &Cluster, from: &[&str; 2], at: &Index, beside: bool) -> Option<Probe> {
+    use portolan_model::Place;
+    let snapshot = cluster.snapshot();
+    let frontends: Vec<_> = snapshot.ports().flat_map(|port| port.wanted()).collect();
+    if frontends.is_empty() {
+        return None;
+    }
+    let (frontend, _) = at.get(&frontends);
+    let address = match frontend.place {
+        Place::Address(address) => address,
+        Place::NodePort(family) => world::node_address(family, 1),
+    };
+    let number = frontend.port.get() + u16::from(beside);
+    let family = Family::of(address);
+    let packet = world::packet(
+        from[family as usize],
+        family,
+        frontend.protocol,
+        (address, number).into(),
+    )
+    .ok()?;
+    let sticks = snapshot
+        .owner(frontend)
+        .is_some_and(|owner| owner.affinity.is_some());
+    Some(Probe {
+        verdict: snapshot.route(&packet),
+        packet,
+        sticks,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use portolan_model::Verdict;
+
+    use super::*;
+
+    /// Random clusters that had no endpoints, or packets that all pass, would prove nothing.
+    #[test]
+    fn every_verdict_is_frequent() {
+        let mut counts = [0; 4];
+        for seed in 0..200 {
+            for probe in &seeded(seed).steps[0].probes {
+                counts[match probe.verdict {
+                    Verdict::Deliver(_) => 0,
+                    Verdict::Reject => 1,
+                    Verdict::Drop => 2,
+                    Verdict::Pass => 3,
+                }] += 1;
+            }
+        }
+        assert!(counts.iter().all(|count| *count > 20), "{counts:?}");
+        assert!(counts[0] > 400, "{counts:?}");
+    }
+}
