@@ -3,7 +3,9 @@
 mod definitions;
 mod fields;
 pub mod lists;
+mod messages;
 mod operations;
+mod parameters;
 mod proto;
 pub mod types;
 mod v2;

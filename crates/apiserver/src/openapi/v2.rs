@@ -3,7 +3,8 @@
 use serde_json::{Map, Value, json};
 
 use super::definitions::{self, REFERENCE};
-use super::operations::{self, Operation, Parameter};
+use super::operations::{self, Operation};
+use super::parameters::Parameter;
 use super::{PATCH_TYPES, TITLE, VERSION};
 use crate::kind::Kind;
 

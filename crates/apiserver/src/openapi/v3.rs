@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value, json};
 
 use super::definitions;
-use super::operations::{self, Operation, Parameter};
+use super::operations::{self, Operation};
+use super::parameters::Parameter;
 use super::{PATCH_TYPES, TITLE, VERSION};
 use crate::kind::Kind;
 

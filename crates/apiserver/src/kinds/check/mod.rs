@@ -5,6 +5,7 @@ pub mod label;
 pub mod meta;
 pub mod name;
 pub mod port;
+pub mod quantity;
 
 use serde_json::Value;
 

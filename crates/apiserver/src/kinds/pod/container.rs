@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use crate::kind::FieldError;
+use crate::kinds::check::quantity::amount;
 use crate::kinds::check::{self, name, port};
 use crate::kinds::read::{entries, items, number, text};
 
@@ -220,37 +221,6 @@ fn resources(field: &str, resources: &Value, errors: &mut Vec<FieldError>) {
             errors.push(FieldError::invalid(field, quantity.clone(), wrong));
         }
     }
-}
-
-/// The number that a resource quantity stands for.
-fn amount(quantity: &Value) -> Option<f64> {
-    let Some(given) = quantity.as_str() else {
-        return quantity.as_f64();
-    };
-    let digits = given
-        .find(|letter: char| !matches!(letter, '0'..='9' | '.' | '+' | '-'))
-        .unwrap_or(given.len());
-    let number: f64 = given[..digits].parse().ok()?;
-    let factor = match &given[digits..] {
-        "" => 1.0,
-        "n" => 1e-9,
-        "u" => 1e-6,
-        "m" => 1e-3,
-        "k" => 1e3,
-        "M" => 1e6,
-        "G" => 1e9,
-        "T" => 1e12,
-        "P" => 1e15,
-        "E" => 1e18,
-        "Ki" => 1024.0,
-        "Mi" => 1024.0_f64.powi(2),
-        "Gi" => 1024.0_f64.powi(3),
-        "Ti" => 1024.0_f64.powi(4),
-        "Pi" => 1024.0_f64.powi(5),
-        "Ei" => 1024.0_f64.powi(6),
-        exponent => 10.0_f64.powi(exponent.strip_prefix(['e', 'E'])?.parse().ok()?),
-    };
-    Some(number * factor)
 }
 
 fn probe(field: &str, probe: &Value, success_once: bool, errors: &mut Vec<FieldError>) {

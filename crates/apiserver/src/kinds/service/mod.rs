@@ -2,6 +2,7 @@
 
 mod clusterip;
 mod default;
+mod exposure;
 mod row;
 #[cfg(test)]
 mod tests;

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::clusterip;
+use super::{clusterip, exposure};
 use crate::kind::FieldError;
 use crate::kinds::check::{self, address, label, meta, name, port};
 use crate::kinds::read::{is_empty, items, number, text};
@@ -11,14 +11,13 @@ use crate::kinds::read::{is_empty, items, number, text};
 const AFFINITY_SECONDS_MAX: i64 = 86_400;
 /// Port of the kubelet, which no load balancer may expose.
 const KUBELET_PORT: i64 = 10_250;
-const ONLY_LOAD_BALANCER: &str = "may only be used when `type` is 'LoadBalancer'";
 
 /// Checks a Service.
 pub fn validate(service: &Value, old: Option<&Value>) -> Vec<FieldError> {
     let mut errors = Vec::new();
     if let Some(old) = old {
         clusterip::validate_change(&service["spec"], &old["spec"], &mut errors);
-        load_balancer_class_stays(&service["spec"], &old["spec"], &mut errors);
+        exposure::load_balancer_class_stays(&service["spec"], &old["spec"], &mut errors);
     }
     errors.extend(meta::validate(&super::KIND, service, name::label_1035));
     let spec = &service["spec"];
@@ -47,19 +46,21 @@ pub fn validate(service: &Value, old: Option<&Value>) -> Vec<FieldError> {
     check::one_of("spec.type", &spec["type"], &types, &mut errors);
     node_ports(spec, &mut errors);
     duplicate_ports(ports, &mut errors);
-    load_balancer(spec, &mut errors);
-    traffic(spec, &mut errors);
+    exposure::load_balancer(spec, &mut errors);
+    exposure::traffic(spec, &mut errors);
     if is_load_balancer(spec) || !items(&service["status"]["loadBalancer"]["ingress"]).is_empty() {
-        ingress(service, &mut errors);
+        exposure::ingress(service, &mut errors);
     }
     errors
 }
 
-fn is(spec: &Value, kind: &str) -> bool {
+/// Whether a Service is of a type.
+pub fn is(spec: &Value, kind: &str) -> bool {
     text(&spec["type"]) == kind
 }
 
-fn is_load_balancer(spec: &Value) -> bool {
+/// Whether a Service is of type LoadBalancer.
+pub fn is_load_balancer(spec: &Value) -> bool {
     is(spec, "LoadBalancer")
 }
 
@@ -216,172 +217,5 @@ fn duplicate_ports(ports: &[Value], errors: &mut Vec<FieldError>) {
             errors.push(FieldError::duplicate(format!("spec.ports[{index}]"), value));
         }
         taken.push(key);
-    }
-}
-
-fn load_balancer(spec: &Value, errors: &mut Vec<FieldError>) {
-    let ours = is_load_balancer(spec);
-    let ranges = items(&spec["loadBalancerSourceRanges"]);
-    if !ranges.is_empty() && !ours {
-        errors.push(FieldError::forbidden(
-            "spec.loadBalancerSourceRanges",
-            ONLY_LOAD_BALANCER,
-        ));
-    }
-    for (index, range) in ranges.iter().enumerate() {
-        address::cidr(
-            &format!("spec.loadBalancerSourceRanges[{index}]"),
-            text(range).trim(),
-            errors,
-        );
-    }
-    let allocate = &spec["allocateLoadBalancerNodePorts"];
-    if ours && allocate.is_null() {
-        errors.push(FieldError::required(
-            "spec.allocateLoadBalancerNodePorts",
-            "",
-        ));
-    } else if !ours && !allocate.is_null() {
-        errors.push(FieldError::forbidden(
-            "spec.allocateLoadBalancerNodePorts",
-            ONLY_LOAD_BALANCER,
-        ));
-    }
-    let class = &spec["loadBalancerClass"];
-    if !class.is_null() {
-        check::all(
-            "spec.loadBalancerClass",
-            text(class),
-            name::qualified(text(class)),
-            errors,
-        );
-        if !ours {
-            errors.push(FieldError::forbidden(
-                "spec.loadBalancerClass",
-                ONLY_LOAD_BALANCER,
-            ));
-        }
-    }
-}
-
-fn load_balancer_class_stays(spec: &Value, old: &Value, errors: &mut Vec<FieldError>) {
-    if is_load_balancer(spec)
-        && is_load_balancer(old)
-        && spec["loadBalancerClass"] != old["loadBalancerClass"]
-    {
-        let class = spec["loadBalancerClass"].clone();
-        errors.push(FieldError::invalid(
-            "spec.loadBalancerClass",
-            class,
-            "may not change once set",
-        ));
-    }
-}
-
-fn traffic(spec: &Value, errors: &mut Vec<FieldError>) {
-    let policies = ["Cluster", "Local"];
-    let needs_internal = matches!(
-        text(&spec["type"]),
-        "ClusterIP" | "NodePort" | "LoadBalancer"
-    );
-    if needs_internal || !spec["internalTrafficPolicy"].is_null() {
-        check::one_of(
-            "spec.internalTrafficPolicy",
-            &spec["internalTrafficPolicy"],
-            &policies,
-            errors,
-        );
-    }
-    let external = &spec["externalTrafficPolicy"];
-    let accessible = is_load_balancer(spec)
-        || is(spec, "NodePort")
-        || (is(spec, "ClusterIP") && !items(&spec["externalIPs"]).is_empty());
-    if accessible {
-        check::one_of("spec.externalTrafficPolicy", external, &policies, errors);
-    } else if !text(external).is_empty() {
-        let detail = "may only be set for externally-accessible services";
-        errors.push(FieldError::invalid(
-            "spec.externalTrafficPolicy",
-            text(external),
-            detail,
-        ));
-    }
-    let health = &spec["healthCheckNodePort"];
-    if number(health) != 0 {
-        if is_load_balancer(spec) && external == "Local" {
-            port::number("spec.healthCheckNodePort", health, errors);
-        } else {
-            let detail = "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'";
-            errors.push(FieldError::invalid(
-                "spec.healthCheckNodePort",
-                health.clone(),
-                detail,
-            ));
-        }
-    }
-    if !spec["trafficDistribution"].is_null() {
-        let known = ["PreferClose", "PreferSameNode", "PreferSameZone"];
-        check::one_of(
-            "spec.trafficDistribution",
-            &spec["trafficDistribution"],
-            &known,
-            errors,
-        );
-    }
-}
-
-fn ingress(service: &Value, errors: &mut Vec<FieldError>) {
-    const FIELD: &str = "status.loadBalancer.ingress";
-    if !is_load_balancer(&service["spec"]) {
-        errors.push(FieldError::forbidden(
-            FIELD,
-            "may only be used when `spec.type` is \"LoadBalancer\"",
-        ));
-        return;
-    }
-    for (index, given) in items(&service["status"]["loadBalancer"]["ingress"])
-        .iter()
-        .enumerate()
-    {
-        let field = format!("{FIELD}[{index}]");
-        let (ip, host, mode) = (
-            text(&given["ip"]),
-            text(&given["hostname"]),
-            &given["ipMode"],
-        );
-        if ip.is_empty() {
-            if !mode.is_null() {
-                errors.push(FieldError::forbidden(
-                    format!("{field}.ipMode"),
-                    "may not be specified when `ip` is not set",
-                ));
-            }
-        } else {
-            address::ip(&format!("{field}.ip"), ip, errors);
-            if mode.is_null() {
-                errors.push(FieldError::required(
-                    format!("{field}.ipMode"),
-                    "must be specified when `ip` is set",
-                ));
-            } else {
-                check::one_of(&format!("{field}.ipMode"), mode, &["Proxy", "VIP"], errors);
-            }
-        }
-        if !host.is_empty() {
-            check::all(
-                &format!("{field}.hostname"),
-                host,
-                name::subdomain(host),
-                errors,
-            );
-            if address::parse(host).is_some() {
-                let detail = "must be a DNS name, not an IP address";
-                errors.push(FieldError::invalid(
-                    format!("{field}.hostname"),
-                    host,
-                    detail,
-                ));
-            }
-        }
     }
 }
