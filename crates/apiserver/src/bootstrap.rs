@@ -33,10 +33,6 @@ pub(crate) async fn run(api: &Arc<Api>, service: Option<KubernetesService>) -> R
     }
     if let Some(service) = service {
         for (group, plural, object) in kubernetes(&service) {
-            // No pod reaches a server that listens on the loopback only, and such endpoints are not valid.
-            if plural != "services" && service.endpoint.is_loopback() {
-                continue;
-            }
             ensure(api, group, plural, object).await?;
         }
     }

@@ -14,7 +14,8 @@ use allocation::ServiceAllocation;
 use anyhow::Context;
 use ipnet::IpNet;
 use portolan_apiserver::auth::write_private;
-use portolan_apiserver::{Config, KubernetesService, Server};
+use portolan_apiserver::{Config, KubernetesService};
+use portolan_controllers::Options;
 use portolan_controllers::allocate::Ranges;
 use portolan_kernel::inherit;
 use tokio::signal::unix::{SignalKind, signal};
@@ -85,6 +86,7 @@ async fn serve(args: Args) -> anyhow::Result<ExitCode> {
         endpoint: advertised.ip(),
         port: advertised.port(),
     };
+    let own_kubeconfig = args.data_dir.join("controllers.kubeconfig");
     let server = portolan_apiserver::start(Config {
         data_dir: args.data_dir,
         listeners,
@@ -104,12 +106,24 @@ async fn serve(args: Args) -> anyhow::Result<ExitCode> {
             &server.kubeconfig(&url, "admin", &["system:masters"])?,
         )?;
     }
+    // The last socket is the one inside the cluster, and this process is there too.
+    let own_url = format!("https://{}", addresses.last().copied().unwrap_or(advertised));
+    write_private(
+        &own_kubeconfig,
+        &server.kubeconfig(&own_url, "system:kube-controller-manager", &["system:masters"])?,
+    )?;
+    let client = portolan_k8s::client(Some(&own_kubeconfig)).await?;
+    let controllers = tokio::spawn(portolan_controllers::run(client, Options::default()));
     tracing::info!(%url, "serving");
-    until_stopped(server).await
+    until_told().await?;
+    controllers.abort();
+    server.shutdown();
+    server.wait().await;
+    Ok(ExitCode::SUCCESS)
 }
 
-/// Waits for SIGTERM or SIGINT, then for the server's end.
-async fn until_stopped(server: Server) -> anyhow::Result<ExitCode> {
+/// Waits for SIGTERM or SIGINT.
+async fn until_told() -> anyhow::Result<()> {
     let (mut terminate, mut interrupt) = (
         signal(SignalKind::terminate())?,
         signal(SignalKind::interrupt())?,
@@ -118,9 +132,7 @@ async fn until_stopped(server: Server) -> anyhow::Result<ExitCode> {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
-    server.shutdown();
-    server.wait().await;
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 fn listeners(args: &Args) -> anyhow::Result<Vec<TcpListener>> {
