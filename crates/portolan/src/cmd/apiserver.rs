@@ -58,6 +58,7 @@ const NODE_PORTS: RangeInclusive<u16> = 30000..=32767;
 
 /// Runs the command until it is done.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    super::logging::start();
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
     runtime.block_on(serve(args))
 }
@@ -107,10 +108,17 @@ async fn serve(args: Args) -> anyhow::Result<ExitCode> {
         )?;
     }
     // The last socket is the one inside the cluster, and this process is there too.
-    let own_url = format!("https://{}", addresses.last().copied().unwrap_or(advertised));
+    let own_url = format!(
+        "https://{}",
+        addresses.last().copied().unwrap_or(advertised)
+    );
     write_private(
         &own_kubeconfig,
-        &server.kubeconfig(&own_url, "system:kube-controller-manager", &["system:masters"])?,
+        &server.kubeconfig(
+            &own_url,
+            "system:kube-controller-manager",
+            &["system:masters"],
+        )?,
     )?;
     let client = portolan_k8s::client(Some(&own_kubeconfig)).await?;
     let controllers = tokio::spawn(portolan_controllers::run(client, Options::default()));

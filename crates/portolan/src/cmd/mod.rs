@@ -4,4 +4,5 @@ pub mod apiserver;
 pub mod ask;
 pub mod echo;
 pub mod lab;
+pub mod logging;
 pub mod proxy;
