@@ -3,6 +3,7 @@
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::Command;
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
@@ -13,6 +14,7 @@ use nix::unistd::{getegid, geteuid};
 use crate::error::{Error, Result};
 use crate::namespace;
 use crate::netns::Netns;
+use crate::process::PidFd;
 
 /// What can be arranged for a program between fork and exec. The order of the calls is the order of the actions.
 pub trait CommandNamespaces {
@@ -29,6 +31,8 @@ pub trait CommandNamespaces {
     fn own_terminal(&mut self) -> &mut Command;
     /// The program inherits `fd` under the number `number`.
     fn pass_fd(&mut self, fd: OwnedFd, number: RawFd) -> &mut Command;
+    /// The program starts in the mount namespace of another process, in directory `cwd` there.
+    fn in_mounts_of(&mut self, process: PidFd, cwd: &Path) -> &mut Command;
     /// The program starts with no signal blocked (a parent that reads signals from a descriptor blocks them).
     fn unblock_signals(&mut self) -> &mut Command;
 }
@@ -86,6 +90,14 @@ impl CommandNamespaces for Command {
                 -1 => Err(std::io::Error::last_os_error()),
                 _ => Ok(()),
             }
+        })
+    }
+
+    fn in_mounts_of(&mut self, process: PidFd, cwd: &Path) -> &mut Command {
+        let cwd = cwd.to_path_buf();
+        before_exec(self, move || {
+            setns(process.as_fd(), CloneFlags::CLONE_NEWNS)?;
+            Ok(nix::unistd::chdir(&cwd)?)
         })
     }
 

@@ -38,6 +38,10 @@ pub fn set_host(netns: &Netns) -> Result<()> {
             ("ipv6/conf/default/accept_dad", "0"),
             ("ipv6/conf/all/disable_ipv6", "0"),
             ("ipv6/conf/default/disable_ipv6", "0"),
+            // A hairpin through a Service leaves a node by the link that it came in on; nobody shall act on that.
+            ("ipv4/conf/all/accept_redirects", "0"),
+            ("ipv6/conf/all/accept_redirects", "0"),
+            ("ipv6/conf/default/accept_redirects", "0"),
             // An unprivileged process of a pod may listen on port 80, as with containerd's default.
             ("ipv4/ip_unprivileged_port_start", "0"),
         ],
