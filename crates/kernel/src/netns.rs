@@ -77,6 +77,12 @@ impl AsFd for Netns {
     }
 }
 
+impl From<Netns> for OwnedFd {
+    fn from(netns: Netns) -> OwnedFd {
+        netns.fd
+    }
+}
+
 impl AsRawFd for Netns {
     fn as_raw_fd(&self) -> RawFd {
         self.fd.as_raw_fd()

@@ -8,6 +8,8 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use portolan_kernel::fdpass;
@@ -27,6 +29,8 @@ pub struct Program {
     pub cwd: Option<PathBuf>,
     /// Whether standard input is a terminal that the program shall control.
     pub tty: bool,
+    /// After this time it is killed.
+    pub limit_ms: Option<u64>,
 }
 
 /// How it ended.
@@ -34,6 +38,8 @@ pub struct Program {
 pub enum Outcome {
     /// With this exit code (128 + n after signal n).
     Exited(i32),
+    /// It took longer than it was allowed to, and was killed.
+    TimedOut,
     /// It could not be started.
     Failed(String),
 }
@@ -79,26 +85,51 @@ pub fn serve(
     mut stream: UnixStream,
     mut command: Command,
     files: Vec<OwnedFd>,
+    limit: Option<Duration>,
 ) {
     let outcome = match start(reaper, &mut command, files) {
         Ok(pid) => {
+            // Our copies of the caller's files go with the command.
             drop(command);
-            if let Ok(mut caller) = stream.try_clone() {
-                let reaper = reaper.clone();
-                std::thread::spawn(move || {
-                    let gone = fdpass::receive(&mut caller);
-                    if matches!(gone, Ok(None) | Err(_)) {
-                        reaper.signal(pid, Signal::SIGKILL, true);
-                    }
-                });
+            let too_long = Arc::new(AtomicBool::new(false));
+            if let Ok(caller) = stream.try_clone() {
+                let (reaper, too_long) = (reaper.clone(), too_long.clone());
+                std::thread::spawn(move || guard(&reaper, caller, pid, limit, &too_long));
             }
-            Outcome::Exited(reaper.wait(pid).code())
+            let end = reaper.wait(pid);
+            if too_long.load(Relaxed) {
+                Outcome::TimedOut
+            } else {
+                Outcome::Exited(end.code())
+            }
         }
         Err(error) => Outcome::Failed(error.to_string()),
     };
     // The caller may be gone; then there is nobody to tell.
     let _ = send(&mut stream, &outcome, &[]);
     let _ = stream.shutdown(std::net::Shutdown::Both);
+}
+
+/// Kills the program's process group when the caller goes away or the time is over.
+fn guard(
+    reaper: &Reaper,
+    mut caller: UnixStream,
+    pid: u32,
+    limit: Option<Duration>,
+    too_long: &AtomicBool,
+) {
+    let _ = caller.set_read_timeout(limit);
+    let gone = fdpass::receive(&mut caller);
+    too_long.store(
+        gone.is_err_and(|e| {
+            matches!(
+                e.kind(),
+                io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
+            )
+        }),
+        Relaxed,
+    );
+    reaper.signal(pid, Signal::SIGKILL, true);
 }
 
 fn start(reaper: &Reaper, command: &mut Command, files: Vec<OwnedFd>) -> io::Result<u32> {

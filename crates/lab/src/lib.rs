@@ -5,6 +5,9 @@
 //! Data flow: API → agent → shim → containers, and back as pod status, events and logs.
 //! Nothing of the machine is changed: everything happens in namespaces that end with the supervisor.
 
+pub mod agent;
+pub mod apply;
+pub mod client;
 pub mod dir;
 pub mod error;
 pub mod exec;

@@ -110,8 +110,8 @@ pub fn nodes(count: u8) -> impl Iterator<Item = NodePlan> + Clone {
     (1..=count.min(NODES_MAX)).map(|number| NodePlan { number })
 }
 
-/// 11 becomes 0x11, so that fd00:192:168::11 reads like 192.168.0.11.
-fn decimal_digits(number: u8) -> u16 {
+/// The number that looks in hexadecimal as `number` does in decimal: 11 becomes 0x11, so that fd00:192:168::11 reads like 192.168.0.11.
+pub fn decimal_digits(number: u8) -> u16 {
     let number = u16::from(number);
     number / 100 * 256 + number / 10 % 10 * 16 + number % 10
 }

@@ -13,6 +13,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use portolan_kernel::namespace::{Kinds, enter_new};
 use portolan_kernel::process::{self, Forked};
@@ -99,7 +100,8 @@ fn answer(containers: &Arc<Containers>, reaper: &Arc<Reaper>, mut stream: UnixSt
         ),
         Question::Run { container, program } => match containers.command(&container, &program) {
             Ok(command) => {
-                exec::serve(reaper, stream, command, files);
+                let limit = program.limit_ms.map(Duration::from_millis);
+                exec::serve(reaper, stream, command, files, limit);
                 Ok(())
             }
             Err(why) => exec::send(&mut stream, &Outcome::Failed(why), &[]),

@@ -105,7 +105,7 @@ impl Lab {
 
     fn keep_agent(self: &Arc<Self>, node: NodePlan) -> Result<()> {
         let lab = self.clone();
-        let name = node.name();
+        let name = format!("agent-{}", node.name());
         let build = move || -> Result<Command> {
             let mut command = Command::new(&lab.program);
             command

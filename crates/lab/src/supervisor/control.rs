@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::Command;
 use std::sync::Arc;
+use std::time::Duration;
 
 use portolan_kernel::command::CommandNamespaces;
 use serde::{Deserialize, Serialize};
@@ -68,7 +69,10 @@ fn answer(lab: &Lab, mut stream: UnixStream) {
             let _ = exec::send(&mut stream, &status, &[]);
         }
         Question::Run { place, program } => match command(lab, &place, &program) {
-            Ok(command) => exec::serve(&lab.reaper, stream, command, files),
+            Ok(command) => {
+                let limit = program.limit_ms.map(Duration::from_millis);
+                exec::serve(&lab.reaper, stream, command, files, limit);
+            }
             Err(why) => drop(exec::send(&mut stream, &Outcome::Failed(why), &[])),
         },
     }
