@@ -12,12 +12,11 @@
 //!           n1/pods/UID/       pod.json, shim.json, shim.sock, etc/, volumes/, logs/
 //! ```
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -84,8 +83,8 @@ impl LabDir {
     }
 
     /// Makes the directory (for its owner only) and takes the lock. `None` when the lab runs already.
-    /// What a lab that died has left is removed.
-    pub fn claim(&self) -> Result<Option<Flock<File>>> {
+    /// What a lab that died has left is removed. The lock is held until its last descriptor is closed.
+    pub fn claim(&self) -> Result<Option<File>> {
         private_dir(&self.root)?;
         let Some(lock) = self.try_lock()? else {
             return Ok(None);
@@ -119,7 +118,7 @@ impl LabDir {
         read_json(&self.path("lab.json"))
     }
 
-    fn try_lock(&self) -> Result<Option<Flock<File>>> {
+    fn try_lock(&self) -> Result<Option<File>> {
         let path = self.path("lock");
         let file = OpenOptions::new()
             .create(true)
@@ -128,10 +127,10 @@ impl LabDir {
             .mode(0o600)
             .open(&path)
             .map_err(|e| Error::file("open", &path, e))?;
-        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => Ok(Some(lock)),
-            Err((_, nix::errno::Errno::EWOULDBLOCK)) => Ok(None),
-            Err((_, e)) => Err(Error::file("lock", &path, e.into())),
+        match file.try_lock() {
+            Ok(()) => Ok(Some(file)),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(e)) => Err(Error::file("lock", &path, e)),
         }
     }
 

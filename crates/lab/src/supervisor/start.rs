@@ -8,7 +8,6 @@ use std::fs::File;
 use std::io::Write;
 use std::net::{Ipv4Addr, TcpListener};
 
-use nix::fcntl::Flock;
 use nix::sys::signal::{SigSet, Signal};
 use portolan_kernel::namespace::{Kinds, enter_new};
 use portolan_kernel::process::{self, Forked, PidFd};
@@ -32,7 +31,7 @@ pub struct Options {
 /// Starts the lab. `claim` is the lock of its directory; the supervisor holds it until its end.
 /// Must be called by a process with one thread. Returns in the process that was called; the supervisor never returns
 /// from here but ends the process. `told` gets one line when the supervisor stands or what went wrong.
-pub fn start(dir: LabDir, options: &Options, claim: Flock<File>) -> Result<()> {
+pub fn start(dir: LabDir, options: &Options, claim: File) -> Result<()> {
     for part in ["log", "api", "kubelet"] {
         private_dir(&dir.path(part))?;
     }

@@ -4,7 +4,6 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use nix::fcntl::{Flock, FlockArg};
 use portolan_kernel::inherit;
 use portolan_lab::dir::LabDir;
 use portolan_lab::plan::NodePlan;
@@ -67,11 +66,8 @@ pub fn run(command: Command) -> anyhow::Result<ExitCode> {
             api_port,
             foreground,
         } => {
-            let file = std::fs::File::from(inherit::descriptor(LOCK_FD)?);
-            // The lock is already ours: it came with the descriptor.
-            let claim = Flock::lock(file, FlockArg::LockExclusiveNonblock)
-                .map_err(|(_, error)| error)
-                .context("take over the lock of the lab's directory")?;
+            // The lock came with the descriptor.
+            let claim = std::fs::File::from(inherit::descriptor(LOCK_FD)?);
             let options = supervisor::Options {
                 name,
                 nodes,

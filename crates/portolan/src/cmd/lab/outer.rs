@@ -82,10 +82,8 @@ pub fn up(wanted: &Up) -> anyhow::Result<ExitCode> {
         wanted.name, wanted.nodes
     );
     let mut supervisor = command.spawn().context("start the supervisor")?;
-    drop(command);
-    // From here on only the supervisor holds the lock: when it dies, the lab is seen as dead. `forget`, since
-    // dropping a lock object would unlock the file for everybody who shares it.
-    std::mem::forget(claim);
+    // From here on only the supervisor holds the lock: when it dies, the lab is seen as dead.
+    drop((command, claim));
     if !wanted.foreground && !supervisor.wait()?.success() {
         let text = client::log_end(&log);
         std::fs::remove_dir_all(dir.root())?;
