@@ -84,10 +84,9 @@ pub async fn write_kubeconfig(dir: &LabDir, node: NodePlan) -> Result<PathBuf> {
     Ok(ours)
 }
 
-/// Runs the node, for ever. The caller is in the node's network namespace.
-pub async fn run(dir: LabDir, plan: NodePlan) -> Result<()> {
-    let kubeconfig = write_kubeconfig(&dir, plan).await?;
-    let client = portolan_k8s::client(Some(&kubeconfig)).await?;
+/// Runs the node, for ever. The caller is in the node's network namespace, and has called [`write_kubeconfig`].
+pub async fn run(dir: LabDir, plan: NodePlan, kubeconfig: &Path) -> Result<()> {
+    let client = portolan_k8s::client(Some(kubeconfig)).await?;
     let node_dir = dir.node(&plan.name());
     private_dir(&node_dir.join("pods"))?;
     let (events, send_events) = Recorder::new(client.clone(), &plan.name());

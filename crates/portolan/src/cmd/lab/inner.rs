@@ -1,13 +1,18 @@
 //! What the lab's own processes start with; not for people.
 
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
 use portolan_kernel::inherit;
 use portolan_lab::dir::LabDir;
-use portolan_lab::plan::NodePlan;
+use portolan_lab::plan::{self, NodePlan};
 use portolan_lab::{agent, shim, supervisor};
+use portolan_model::sync::Pace;
+use portolan_reflect::{DetectLocal, NodeOptions, NodePortAddresses};
+
+use crate::cmd::proxy::{self, ProxyOptions};
 
 /// The number under which the supervisor inherits the lock of the lab's directory.
 pub const LOCK_FD: i32 = 12;
@@ -93,6 +98,7 @@ pub fn run(command: Command) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// The node's kubelet part and its Service proxy, in one process.
 fn run_agent(node: &str, dir: PathBuf) -> anyhow::Result<()> {
     let plan = NodePlan::named(node).with_context(|| format!("{node:?} is no node of a lab"))?;
     let dir = LabDir::at(dir);
@@ -100,5 +106,24 @@ fn run_agent(node: &str, dir: PathBuf) -> anyhow::Result<()> {
         .worker_threads(2)
         .enable_all()
         .build()?;
-    runtime.block_on(async { agent::run(dir, plan).await.map_err(anyhow::Error::from) })
+    runtime.block_on(async {
+        let kubeconfig = agent::write_kubeconfig(&dir, plan).await?;
+        let proxy = ProxyOptions {
+            kubeconfig: Some(kubeconfig.clone()),
+            node: NodeOptions {
+                name: plan.name(),
+                detect_local: DetectLocal::ClusterCidr(plan::pods().into()),
+                node_port_addresses: NodePortAddresses::Primary,
+                masquerade_all: false,
+                service_cidrs: plan::services().into(),
+            },
+            pace: Pace::default(),
+            healthz: Some((Ipv4Addr::UNSPECIFIED, 10256).into()),
+            metrics: Some((Ipv4Addr::LOCALHOST, 10249).into()),
+        };
+        tokio::select! {
+            ended = agent::run(dir, plan, &kubeconfig) => ended.map_err(anyhow::Error::from),
+            ended = proxy::serve(proxy) => ended,
+        }
+    })
 }
