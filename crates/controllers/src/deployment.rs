@@ -287,9 +287,11 @@ async fn write_status(shared: &Shared, key: &Key, seen: &Seen) -> Result<Next, k
     let (status, soon) = conditions::status(&seen.deployment, new, &refs(&seen.sets), now);
     if Some(&status) != seen.deployment.status.as_ref() {
         let api: Api<Deployment> = Api::namespaced(shared.client.clone(), &key.namespace);
-        let patch = json!({"metadata": {"resourceVersion": seen.deployment.metadata.resource_version}, "status": status});
+        // The whole object, not a patch: a count that has become 0 is left out, and must not stay as it was.
+        let mut changed = seen.deployment.as_ref().clone();
+        changed.status = Some(status);
         match absent(
-            api.patch_status(&key.name, &PatchParams::default(), &Patch::Merge(patch))
+            api.replace_status(&key.name, &PostParams::default(), &changed)
                 .await,
         ) {
             // It was changed by this very reconcile or by somebody else: the event of that comes.

@@ -49,9 +49,11 @@ pub(crate) async fn reconcile(shared: Arc<Shared>, key: Key) -> Result<Next, kub
     let (status, soon) = plan::status(&set, &pods, Timestamp::now());
     if Some(&status) != set.status.as_ref() {
         let api: Api<ReplicaSet> = Api::namespaced(shared.client.clone(), &key.namespace);
-        let patch = json!({"metadata": {"resourceVersion": set.metadata.resource_version}, "status": status});
+        // The whole object, not a patch: a count that has become 0 is left out, and must not stay as it was.
+        let mut changed = set.as_ref().clone();
+        changed.status = Some(status);
         absent(
-            api.patch_status(&key.name, &PatchParams::default(), &Patch::Merge(patch))
+            api.replace_status(&key.name, &PostParams::default(), &changed)
                 .await,
         )?;
     }

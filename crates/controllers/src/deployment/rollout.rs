@@ -51,6 +51,11 @@ pub(super) fn available(set: &ReplicaSet) -> i32 {
         .unwrap_or(0)
 }
 
+/// Pods that a ReplicaSet has, as far as its status knows.
+fn live(set: &ReplicaSet) -> i32 {
+    set.status.as_ref().map_or(0, |status| status.replicas)
+}
+
 /// Whether the strategy is Recreate.
 pub(super) fn is_recreate(deployment: &Deployment) -> bool {
     let strategy = deployment
@@ -244,7 +249,8 @@ fn new_size(deployment: &Deployment, new: Option<&ReplicaSet>, sets: &[&ReplicaS
     if have >= total {
         return total;
     }
-    let all: i32 = sets.iter().map(|set| size(set)).sum();
+    // Pods that a smaller ReplicaSet has not let go of yet still count.
+    let all: i32 = sets.iter().map(|set| size(set).max(live(set))).sum();
     let room = total
         .saturating_add(limits(deployment).0)
         .saturating_sub(all);
@@ -260,7 +266,7 @@ fn shrink_old(deployment: &Deployment, new: &ReplicaSet, sets: &[&ReplicaSet]) -
         .collect();
     let minimum = replicas(deployment) - limits(deployment).1;
     let all: i32 = sets.iter().map(|set| size(set)).sum();
-    let starting = size(new) - available(new);
+    let starting = (size(new) - available(new)).max(0);
     let mut budget = all - minimum - starting;
     if old.is_empty() || budget <= 0 {
         return Vec::new();
@@ -271,8 +277,11 @@ fn shrink_old(deployment: &Deployment, new: &ReplicaSet, sets: &[&ReplicaSet]) -
         *left -= broken;
         budget -= broken;
     }
-    let working: i32 = sets.iter().map(|set| available(set)).sum();
-    let mut surplus = working - minimum;
+    // A status may be older than the size that was just written: no set keeps more than it asks for.
+    let kept = old.iter().zip(&sizes);
+    let kept: i32 = kept.map(|(set, left)| available(set).min(*left)).sum();
+    let working = kept + available(new).min(size(new));
+    let mut surplus = (working - minimum).min(budget);
     for left in &mut sizes {
         let gone = surplus.clamp(0, *left);
         *left -= gone;

@@ -1,0 +1,5 @@
+//! Parts of tests that run the real binary.
+
+pub mod agent;
+pub mod observer;
+pub mod server;
