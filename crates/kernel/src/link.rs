@@ -9,7 +9,7 @@ use netlink_packet_route::address::{
     AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope,
 };
 use netlink_packet_route::link::{
-    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, State,
 };
 use netlink_packet_route::route::{
     RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
@@ -192,6 +192,15 @@ impl Links {
             .filter_map(link_name)
             .map(str::to_string)
             .collect())
+    }
+
+    /// Whether every link but the loopback is ready to carry packets. The kernel gets a link ready some time after
+    /// both its ends were brought up, and loses packets until then.
+    pub fn are_ready(&mut self) -> Result<bool> {
+        let up = LinkAttribute::OperState(State::Up);
+        let ready =
+            |link: &LinkMessage| link_name(link) == Some("lo") || link.attributes.contains(&up);
+        Ok(self.list()?.iter().all(ready))
     }
 
     /// The index of a link.

@@ -13,6 +13,7 @@ pub mod live;
 pub mod pure;
 pub mod random;
 pub mod scenario;
+pub mod wait;
 pub mod world;
 
 pub use cluster::Cluster;

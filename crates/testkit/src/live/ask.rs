@@ -11,7 +11,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 pub const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long silence must last to count as DROP; a refusal or an answer takes less than a millisecond.
-pub const SILENCE: Duration = Duration::from_millis(250);
+pub const SILENCE: Duration = Duration::from_millis(500);
 
 /// Longest line that a server sends.
 const LINE_MAX: usize = 256;

@@ -6,11 +6,13 @@ use std::net::{IpAddr, SocketAddr};
 use ipnet::IpNet;
 use portolan_kernel::Netns;
 use portolan_kernel::link::Route;
+use portolan_kernel::sysctl;
 use portolan_kernel::topology::Host;
 use portolan_model::{Family, Packet, Protocol, Verdict};
 
 use super::ask::{self, Answer, NoAnswer, PATIENCE, SILENCE};
 use crate::scenario::Scenario;
+use crate::wait;
 use crate::world::{self, Home};
 
 /// All hosts of one scenario. They are gone when this is dropped.
@@ -42,7 +44,23 @@ impl Network {
             .map(|packet| packet.source.ip())
             .chain(listeners.iter().map(|(address, _)| address.ip()));
         let people: BTreeSet<IpAddr> = people.filter(|address| !held.contains(address)).collect();
-        Network::connect(&people, held).map_err(|e| e.to_string())
+        let network = Network::connect(&people, held).map_err(|e| e.to_string())?;
+        network.wait_for_links()?;
+        Ok(network)
+    }
+
+    /// Packets that are sent before a link is ready are lost.
+    fn wait_for_links(&self) -> Result<(), String> {
+        let hosts = [&self.n1, &self.others, &self.outside]
+            .into_iter()
+            .chain(self.pods.values());
+        for host in hosts {
+            let mut links = host.links().map_err(|e| e.to_string())?;
+            if !wait::until(PATIENCE, || links.are_ready().unwrap_or(false)) {
+                return Err("a link does not come up".to_owned());
+            }
+        }
+        Ok(())
     }
 
     fn connect(people: &BTreeSet<IpAddr>, held: BTreeSet<IpAddr>) -> portolan_kernel::Result<Self> {
@@ -63,6 +81,9 @@ impl Network {
             pods: BTreeMap::new(),
             held,
         };
+        // The kernel answers one client with a few errors in a second; a scenario asks faster than that.
+        let unlimited = [("ipv4/icmp_ratelimit", "0"), ("ipv6/icmp/ratelimit", "0")];
+        sysctl::set(&network.n1.netns, &unlimited)?;
         for family in Family::ALL {
             network.n1.route(everywhere(family), other(family))?;
             network.others.route(everywhere(family), node(family))?;
