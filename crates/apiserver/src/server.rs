@@ -3,9 +3,12 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::Api;
@@ -16,6 +19,9 @@ use crate::kind::Admission;
 use crate::openapi::Documents;
 use crate::store::{OpenError, Store};
 use crate::{gc, kinds, namespaces};
+
+/// How long the end waits for the last write.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How the server is to run.
 pub struct Config {
@@ -69,6 +75,7 @@ pub struct Server {
     addresses: Vec<SocketAddr>,
     stopping: CancellationToken,
     tasks: Vec<JoinHandle<()>>,
+    closed: watch::Receiver<bool>,
 }
 
 /// Starts serving; the server answers when this returns.
@@ -102,6 +109,7 @@ pub async fn start(config: Config) -> Result<Server, Error> {
         kinds,
         config.admission.clone(),
     )?;
+    let closed = store.closed();
     let stopping = CancellationToken::new();
     let api = Arc::new(Api {
         kinds,
@@ -125,6 +133,7 @@ pub async fn start(config: Config) -> Result<Server, Error> {
         addresses,
         stopping,
         tasks,
+        closed,
     })
 }
 
@@ -155,12 +164,17 @@ impl Server {
         self.stopping.cancel();
     }
 
-    /// Waits until the server has stopped.
+    /// Waits until the server has stopped and the store is closed.
     pub async fn wait(mut self) {
         for task in std::mem::take(&mut self.tasks) {
             if let Err(error) = task.await {
                 tracing::error!(%error, "a part of the server failed");
             }
+        }
+        // A request that was cut off may still be inside a write.
+        match timeout(CLOSE_TIMEOUT, self.closed.wait_for(|closed| *closed)).await {
+            Ok(_) => {}
+            Err(_) => tracing::warn!("the store is still in use"),
         }
     }
 }

@@ -128,6 +128,8 @@ struct Shared {
     wakes: Vec<watch::Sender<u64>>,
     /// The version of the last change of any kind.
     any: watch::Sender<u64>,
+    /// Whether the file is closed.
+    closed: watch::Sender<bool>,
 }
 
 /// Handle of the store; clones are the same store.
@@ -158,6 +160,7 @@ impl Store {
                 .map(|_| watch::Sender::new(snapshot.version))
                 .collect(),
             any: watch::Sender::new(snapshot.version),
+            closed: watch::Sender::new(false),
             published: RwLock::new(Published {
                 snapshot,
                 log,
@@ -236,6 +239,11 @@ impl Store {
         self.shared.any.subscribe()
     }
 
+    /// Becomes true when the writer has ended and the file is closed, after the last handle is gone.
+    pub fn closed(&self) -> watch::Receiver<bool> {
+        self.shared.closed.subscribe()
+    }
+
     /// Runs a job in the order of all writes. Its writes are on disk when this returns `Ok`; with `dry_run`, and when
     /// the job fails, nothing of it stays.
     pub async fn write<T, F>(&self, dry_run: bool, job: F) -> Result<T, Failure>
@@ -257,7 +265,7 @@ impl Store {
             .send(job)
             .await
             .map_err(|_| internal("the store is closed"))?;
-        result.await.map_err(|_| internal("the store is closed"))?
+        result.await.map_err(|_| internal("the write failed"))?
     }
 
     fn read(&self) -> std::sync::RwLockReadGuard<'_, Published> {
@@ -267,3 +275,6 @@ impl Store {
             .unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,7 @@
 //! The one writer: runs jobs in order, commits many of them with one fsync, then publishes and answers.
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use tokio::sync::mpsc::Receiver;
@@ -37,6 +38,9 @@ impl Writer {
             }
             self.batch(jobs);
         }
+        let Writer { disk, shared, .. } = self;
+        drop(disk);
+        shared.closed.send_replace(true);
     }
 
     fn batch(&self, jobs: Vec<Job>) {
@@ -50,15 +54,21 @@ impl Writer {
                 version: &mut work.version,
                 changes: Vec::new(),
             };
-            let (keep, reply) = job(&mut txn);
-            if keep {
-                let made = txn.changes;
-                made.iter().for_each(|change| self.tell(change, false));
-                changes.extend(made);
-            } else {
-                work = savepoint;
+            // A panic is one caller's failed write: its job's reply is dropped with it, and so are its changes.
+            let outcome = catch_unwind(AssertUnwindSafe(|| job(&mut txn)));
+            let made = txn.changes;
+            match outcome {
+                Ok((true, reply)) => {
+                    made.iter().for_each(|change| self.tell(change, false));
+                    changes.extend(made);
+                    replies.push(reply);
+                }
+                Ok((false, reply)) => {
+                    work = savepoint;
+                    replies.push(reply);
+                }
+                Err(_) => work = savepoint,
             }
-            replies.push(reply);
         }
         let outcome = self.commit(&work, &changes);
         if outcome.is_ok() {
