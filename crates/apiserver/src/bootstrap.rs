@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -24,6 +25,30 @@ pub struct KubernetesService {
 }
 
 const NAMESPACES: &[&str] = &["default", "kube-system", "kube-public", "kube-node-lease"];
+
+/// How long to wait before trying again to put back what somebody deleted.
+const RETRY_DELAY: Duration = Duration::from_secs(1);
+
+/// Puts the Service `kubernetes` back whenever somebody deletes it, until the server stops.
+pub(crate) async fn keep(api: Arc<Api>, service: Option<KubernetesService>) {
+    let Some((index, service)) = api.find("", "services").zip(service) else {
+        return;
+    };
+    let mut wake = api.store.wake(index);
+    let key = Key::new(index, "default", "kubernetes");
+    loop {
+        wake.mark_unchanged();
+        let missing = api.store.snapshot().get(&key).is_none();
+        if missing && let Err(failure) = run(&api, Some(service.clone())).await {
+            tracing::warn!(%failure, "the Service kubernetes could not be put back");
+        }
+        tokio::select! {
+            () = api.stopping.cancelled() => return,
+            changed = wake.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep(RETRY_DELAY), if missing => {}
+        }
+    }
+}
 
 /// Makes what is missing.
 pub(crate) async fn run(api: &Arc<Api>, service: Option<KubernetesService>) -> Result<(), Failure> {

@@ -120,12 +120,13 @@ pub async fn start(config: Config) -> Result<Server, Error> {
         kubelet_dir: config.kubelet_dir,
         stopping: stopping.clone(),
     });
-    bootstrap::run(&api, config.kubernetes_service)
+    bootstrap::run(&api, config.kubernetes_service.clone())
         .await
         .map_err(|failure| Error::Bootstrap(failure.message))?;
     let tasks = vec![
         tokio::spawn(gc::run(Arc::clone(&api))),
         tokio::spawn(namespaces::run(Arc::clone(&api))),
+        tokio::spawn(bootstrap::keep(Arc::clone(&api), config.kubernetes_service)),
         tokio::spawn(serve(api, acceptor, listeners)),
     ];
     Ok(Server {

@@ -1,5 +1,10 @@
 //! A write that was acknowledged survives SIGKILL of the API server.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test's helpers fail the test by panicking"
+)]
+
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -58,6 +63,10 @@ fn acknowledged_writes_survive_sigkill() {
 }
 
 /// Starts the real program and waits until it answers.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the pause between two looks, up to a deadline"
+)]
 fn serve(home: &Path) -> Child {
     let kubeconfig = home.join("kubeconfig");
     if kubeconfig.exists() {

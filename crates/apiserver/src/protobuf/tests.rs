@@ -1,3 +1,5 @@
+//! What is decoded, and what is refused.
+
 use serde_json::json;
 
 use super::{Error, decode};

@@ -1,3 +1,5 @@
+//! What the store promises: order, atomicity, durability, bounded memory.
+
 use serde_json::json;
 use tempfile::TempDir;
 

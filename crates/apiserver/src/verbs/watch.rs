@@ -189,28 +189,25 @@ impl Watch {
 
     /// The next part of the state that comes first.
     fn initial_chunk(&mut self) -> Option<Bytes> {
-        let (snapshot, after) = self.initial.take()?;
         let mut chunk = Vec::new();
-        let mut last = None;
-        let (index, namespace) = (self.scope.index, self.scope.namespace.clone());
-        for (key, object) in snapshot
-            .list(index, namespace.as_deref(), after.as_ref())
-            .take(CHUNK_MAX)
-        {
-            if self.wants(key, object) {
-                self.event("ADDED", object, &mut chunk);
+        while chunk.is_empty() {
+            let (snapshot, after) = self.initial.take()?;
+            let namespace = self.scope.namespace.clone();
+            let mut last = None;
+            let part = snapshot.list(self.scope.index, namespace.as_deref(), after.as_ref());
+            for (key, object) in part.take(CHUNK_MAX) {
+                if self.wants(key, object) {
+                    self.event("ADDED", object, &mut chunk);
+                }
+                last = Some(key.clone());
             }
-            last = Some(key.clone());
+            match last {
+                Some(last) => self.initial = Some((snapshot, Some(last))),
+                None if self.mark_initial => self.bookmark(true, &mut chunk),
+                None => {}
+            }
         }
-        match last {
-            Some(last) => self.initial = Some((snapshot, Some(last))),
-            None if self.mark_initial => self.bookmark(true, &mut chunk),
-            None => {}
-        }
-        if chunk.is_empty() && self.initial.is_some() {
-            return self.initial_chunk();
-        }
-        (!chunk.is_empty()).then(|| chunk.into())
+        Some(chunk.into())
     }
 
     fn wants(&self, key: &Key, object: &Value) -> bool {

@@ -118,6 +118,10 @@ impl Cluster {
 }
 
 /// Waits until something holds; it must within a generous time.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the pause between two looks, up to a deadline"
+)]
 pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(30);
     while !holds() {
