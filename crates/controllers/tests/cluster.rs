@@ -1,6 +1,6 @@
 //! The controllers against the real embedded API server, driven by kubectl; a fake agent stands for the nodes.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used)] // A cluster that cannot be made is a failed test.
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};

@@ -1,66 +1,97 @@
-//! Who gets which node, and what is said when nobody does.
+//! Where pods go, and what keeps them out.
 
 use serde_json::{Value, json};
 
 use super::*;
 
-fn candidate(name: &str, same_owner: usize, pods: usize) -> Candidate {
-    let facts = NodeFacts {
-        ready: true,
-        unschedulable: false,
-        taints: Vec::new(),
-        labels: Default::default(),
-    };
+fn node(name: &str, same_owner: usize, pods: usize) -> Candidate {
     Candidate {
         name: name.into(),
-        facts,
+        facts: NodeFacts {
+            ready: true,
+            unschedulable: false,
+            taints: Vec::new(),
+            labels: [("zone".to_string(), name.to_string())].into(),
+        },
         same_owner,
         pods,
     }
 }
 
-fn pod(spec: Value) -> Pod {
-    let mut all = json!({"containers": []});
-    spec.as_object()
-        .unwrap()
-        .iter()
-        .for_each(|(key, value)| all[key] = value.clone());
-    serde_json::from_value(json!({"spec": all})).unwrap()
+fn pod(mut spec: Value) -> Pod {
+    spec["containers"] = json!([]);
+    serde_json::from_value(json!({"spec": spec})).unwrap()
 }
 
 #[test]
-fn pods_are_spread_by_owner_then_by_number() {
-    let pod = pod(json!({}));
-    let of = |all: &[Candidate]| choose(&pod, all.to_vec()).unwrap();
-    assert_eq!(of(&[candidate("n1", 1, 1), candidate("n2", 0, 9)]), "n2");
-    assert_eq!(of(&[candidate("n1", 1, 5), candidate("n2", 1, 4)]), "n2");
-    assert_eq!(of(&[candidate("n2", 0, 0), candidate("n1", 0, 0)]), "n1");
+fn pods_spread_by_owner_then_by_number_then_by_name() {
+    let cases = [
+        (vec![node("a", 1, 1), node("b", 0, 9)], "b"),
+        (vec![node("a", 1, 5), node("b", 1, 4)], "b"),
+        (vec![node("b", 0, 0), node("a", 0, 0)], "a"),
+    ];
+    for (nodes, expected) in cases {
+        assert_eq!(choose(&pod(json!({})), nodes).as_deref(), Ok(expected));
+    }
 }
 
 #[test]
-fn what_is_in_the_way_is_told_as_upstream_does() {
-    assert_eq!(
-        choose(&pod(json!({})), Vec::new()).unwrap_err(),
-        "no nodes available to schedule pods"
+fn a_node_selector_decides() {
+    for (zone, expected) in [("b", Some("b")), ("c", None)] {
+        let one = pod(json!({"nodeSelector": {"zone": zone}}));
+        let found = choose(&one, vec![node("a", 0, 0), node("b", 0, 0)]);
+        assert_eq!(found.ok().as_deref(), expected);
+    }
+}
+
+#[test]
+fn the_reasons_are_counted() {
+    let mut nodes = vec![node("a", 0, 0), node("b", 0, 0), node("c", 0, 0)];
+    nodes[0].facts.unschedulable = true;
+    nodes[1].facts.ready = false;
+    let wanted = pod(json!({"nodeSelector": {"zone": "x"}}));
+    let words = choose(&wanted, nodes).unwrap_err();
+    assert!(
+        words.starts_with(
+            "0/3 nodes are available: 1 node(s) didn't match Pod's node affinity/selector, 1 node(s) had untolerated \
+             taint {node.kubernetes.io/not-ready: }, 1 node(s) were unschedulable."
+        ),
+        "{words}"
     );
-    let mut cordoned = candidate("n1", 0, 0);
-    cordoned.facts.unschedulable = true;
-    let mut tainted = candidate("n2", 0, 0);
-    tainted.facts.taints = vec![Taint {
-        key: "gpu".into(),
-        value: Some("yes".into()),
-        effect: "NoSchedule".into(),
-        ..Taint::default()
-    }];
-    let plain = candidate("n3", 0, 0);
-    let all = [cordoned, tainted, plain];
-    let picky = pod(json!({"nodeSelector": {"disk": "ssd"}}));
-    assert_eq!(
-        choose(&picky, all.to_vec()).unwrap_err(),
-        "0/3 nodes are available: 1 node(s) didn't match Pod's node affinity/selector, 1 node(s) had untolerated taint \
-         {gpu: yes}, 1 node(s) were unschedulable. preemption: 0/3 nodes are available: 3 Preemption is not helpful for \
-         scheduling."
-    );
-    let tolerant = pod(json!({"tolerations": [{"key": "gpu", "operator": "Exists"}]}));
-    assert_eq!(choose(&tolerant, all[..2].to_vec()).unwrap(), "n2");
+    let nowhere = choose(&wanted, Vec::new()).unwrap_err();
+    assert_eq!(nowhere, "no nodes available to schedule pods");
+}
+
+#[test]
+fn taints_and_tolerations() {
+    let tainted = |effect: &str| {
+        let mut node = node("a", 0, 0);
+        node.facts.taints = vec![Taint {
+            key: "gpu".into(),
+            value: Some("yes".into()),
+            effect: effect.into(),
+            time_added: None,
+        }];
+        vec![node]
+    };
+    let cases = [
+        (json!([]), false),
+        (json!([{"key": "gpu", "operator": "Exists"}]), true),
+        (json!([{"operator": "Exists"}]), true),
+        (
+            json!([{"key": "gpu", "value": "yes", "effect": "NoSchedule"}]),
+            true,
+        ),
+        (json!([{"key": "gpu", "value": "no"}]), false),
+        (
+            json!([{"key": "gpu", "operator": "Exists", "effect": "NoExecute"}]),
+            false,
+        ),
+    ];
+    for (tolerations, expected) in cases {
+        let one = pod(json!({"tolerations": tolerations}));
+        let found = choose(&one, tainted("NoSchedule")).is_ok();
+        assert_eq!(found, expected, "{tolerations}");
+    }
+    assert!(choose(&pod(json!({})), tainted("PreferNoSchedule")).is_ok());
 }
