@@ -23,6 +23,7 @@ const UP_MAX: Duration = Duration::from_secs(60);
 const DOWN_MAX: Duration = Duration::from_secs(10);
 /// How often something is looked at again.
 const POLL: Duration = Duration::from_millis(50);
+/// How long one request may take: the API is on this machine, so a later answer is none.
 const REQUEST_MAX: Duration = Duration::from_secs(5);
 
 /// A client of the lab's API for a person on this machine.

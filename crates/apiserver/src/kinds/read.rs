@@ -96,6 +96,7 @@ pub fn labels(value: &Value) -> String {
 
 /// At most three items with commas and how many more there are, as in the columns of addresses and ports.
 pub fn first_three(items: &[String], none: &str) -> String {
+    /// As many as kubectl's tables show, so that a row stays a line; the rest is counted.
     const SHOWN_MAX: usize = 3;
     match items.len() {
         0 => none.to_owned(),

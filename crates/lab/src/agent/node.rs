@@ -18,6 +18,7 @@ const RENEW: Duration = Duration::from_secs(10);
 const LEASE_SECONDS: i32 = 40;
 /// How long to wait after a failed request.
 const RETRY: Duration = Duration::from_millis(500);
+/// What kubelet reports by default; a scheduler puts no more on a node.
 const PODS_MAX: u32 = 110;
 
 /// Registers the node and keeps saying that it is alive, for ever.

@@ -1,8 +1,11 @@
 //! The forms of names: DNS labels and subdomains, qualified names, port names, keys, variables.
 //! Each check gives the messages of what is wrong; none if nothing is.
 
+/// Longest DNS label (RFC 1123, section 2.1); longer ones are refused.
 const LABEL_MAX: usize = 63;
+/// Longest DNS name (RFC 1123, section 2.1); longer ones are refused.
 const SUBDOMAIN_MAX: usize = 253;
+/// Longest service name (RFC 6335, section 5.1); longer ones are refused.
 const PORT_NAME_MAX: usize = 15;
 
 const LABEL: &str = "[a-z0-9]([-a-z0-9]*[a-z0-9])?";
