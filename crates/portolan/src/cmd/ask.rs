@@ -44,7 +44,7 @@ pub struct Args {
     /// How long one request may take, in milliseconds.
     #[arg(long, default_value_t = 5000)]
     timeout_ms: u64,
-    /// The field of a JSON answer that is counted; other answers are counted by their first line.
+    /// The field of the answer that is counted: pod, node, version, client, …; other answers are counted by their first line.
     #[arg(long, default_value = "pod")]
     field: String,
     /// Print JSON instead of a table.
@@ -300,14 +300,31 @@ impl Target {
     }
 }
 
-/// The field of a JSON answer, or the first line of any other.
+/// The field of a JSON answer, or of the line that echo answers over TCP and UDP (`pod-1 node=n1 ip=…`: the first word
+/// is the pod, the others name themselves); of any other answer the first line.
 fn who(answer: &str, field: &str) -> String {
     let json = serde_json::from_str::<serde_json::Value>(answer).ok();
     match json.as_ref().and_then(|value| value.get(field)) {
-        Some(serde_json::Value::String(text)) => text.clone(),
-        Some(other) => other.to_string(),
-        None => answer.lines().next().unwrap_or_default().to_string(),
+        Some(serde_json::Value::String(text)) => return text.clone(),
+        Some(other) => return other.to_string(),
+        None => {}
     }
+    let line = answer.lines().next().unwrap_or_default();
+    let mut words = line.split_whitespace();
+    let name = words.next().unwrap_or_default();
+    let mut named = words.filter(|word| word.contains('=')).peekable();
+    match (named.peek().is_some(), field) {
+        (true, "pod") => name.to_string(),
+        (true, _) => named
+            .find_map(value_of(field))
+            .unwrap_or_else(|| line.to_string()),
+        (false, _) => line.to_string(),
+    }
+}
+
+/// Reads `FIELD=value`.
+fn value_of(field: &str) -> impl Fn(&str) -> Option<String> {
+    move |word| Some(word.strip_prefix(field)?.strip_prefix('=')?.to_string())
 }
 
 #[cfg(test)]
@@ -332,5 +349,8 @@ mod tests {
     fn json_answers_are_counted_by_a_field_and_others_by_their_first_line() {
         assert_eq!(who(r#"{"pod":"web-1"}"#, "pod"), "web-1");
         assert_eq!(who("web-2\nmore", "pod"), "web-2");
+        assert_eq!(who("web-2 node=n1 ip=10.1.0.2", "pod"), "web-2");
+        assert_eq!(who("web-2 node=n1 ip=10.1.0.2", "node"), "n1");
+        assert_eq!(who("what is this", "pod"), "what is this");
     }
 }
