@@ -48,6 +48,7 @@ const PROBLEMS_WAITING_MAX: usize = 256;
 /// Runs the command until it is done.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let options = args.options()?;
+    crate::cmd::logging::start();
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
     runtime.block_on(async {
         let (mut terminate, mut interrupt) = stop_signals()?;
