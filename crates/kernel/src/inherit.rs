@@ -31,6 +31,24 @@ pub fn descriptor(number: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
+/// Closes every descriptor that the parent has left open, but the standard streams and `kept`: a daemon must not hold
+/// its starter's pipes. To be called before anything of this process is opened.
+pub fn close_others(kept: RawFd) -> io::Result<()> {
+    let close = |first: RawFd, last: libc::c_uint| -> io::Result<()> {
+        // SAFETY: integers only. What is closed came from the parent and has no owner in this process yet,
+        // by this function's contract.
+        let closed =
+            unsafe { libc::syscall(libc::SYS_close_range, first as libc::c_uint, last, 0) };
+        nix::errno::Errno::result(closed)
+            .map(drop)
+            .map_err(io::Error::from)
+    };
+    if kept > 3 {
+        close(3, kept as libc::c_uint - 1)?;
+    }
+    close(kept.max(2) + 1, libc::c_uint::MAX)
+}
+
 fn refuse(number: RawFd, why: &str) -> io::Error {
     io::Error::other(format!("descriptor {number} {why}"))
 }

@@ -46,11 +46,13 @@ pub async fn bring_up(
     let deadline = Instant::now() + UP_MAX;
     let client = wait_for_api(dir, deadline).await?;
     tell("the API server answers");
-    let mut applier = Applier::new(client.clone());
+    // Nodes first: a scheduler that knows only some of them would put everything there.
+    wait_for_nodes(dir, client.clone(), nodes, deadline, &mut tell).await?;
+    let mut applier = Applier::new(client);
     for object in &objects {
         tell(&applier.apply(object).await?);
     }
-    wait_for_nodes(dir, client, nodes, deadline, &mut tell).await
+    Ok(())
 }
 
 async fn wait_for_api(dir: &LabDir, deadline: Instant) -> Result<Client> {

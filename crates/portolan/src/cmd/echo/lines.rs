@@ -13,25 +13,15 @@ use super::state::{State, plain};
 /// The longest line that is read.
 const LINE_MAX: u64 = 4096;
 
-/// The answer to one line: who, where, with which address, whom it saw, and what that one said.
+/// The answer to one line, as one line of JSON: who, where, with which address, whom it saw, and what that one said.
 fn answer(state: &State, client: std::net::SocketAddr, line: &str) -> String {
     let who = &state.identity;
-    let or_dash = |text: &str| {
-        if text.is_empty() {
-            "-".to_string()
-        } else {
-            text.to_string()
-        }
-    };
-    format!(
-        "{} node={} ip={} version={} client={} said={}\n",
-        who.name,
-        or_dash(&who.node),
-        or_dash(&who.pod_ip),
-        or_dash(&who.version),
-        plain(client),
-        line.trim_end()
-    )
+    let client = plain(client);
+    let answer = serde_json::json!({
+        "pod": who.name, "node": who.node, "podIP": who.pod_ip, "version": who.version,
+        "client": client.to_string(), "clientIP": client.ip().to_string(), "said": line.trim_end(),
+    });
+    format!("{answer}\n")
 }
 
 /// Accepts until stopped, then waits for the connections that are left.
@@ -113,9 +103,11 @@ mod tests {
             "[::ffff:10.2.0.3]:555".parse().unwrap(),
             "hello\r\n",
         );
+        let answer: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!(
-            text,
-            "web-1 node=n1 ip=10.1.0.2 version=- client=10.2.0.3:555 said=hello\n"
+            (&answer["pod"], &answer["said"]),
+            (&"web-1".into(), &"hello".into())
         );
+        assert_eq!(answer["client"], "10.2.0.3:555");
     }
 }

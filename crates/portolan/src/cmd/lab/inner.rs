@@ -71,6 +71,7 @@ pub fn run(command: Command) -> anyhow::Result<ExitCode> {
             api_port,
             foreground,
         } => {
+            inherit::close_others(LOCK_FD)?;
             // The lock came with the descriptor.
             let claim = std::fs::File::from(inherit::descriptor(LOCK_FD)?);
             let options = supervisor::Options {
