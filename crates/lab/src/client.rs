@@ -283,6 +283,11 @@ pub fn down(dir: &LabDir) -> Result<bool> {
             supervisor.kill(Signal::SIGKILL)?;
             supervisor.wait_end(DOWN_MAX)?;
         }
+        // The supervisor's parent removes the directory and lets go of the lock.
+        let deadline = std::time::Instant::now() + DOWN_MAX;
+        while dir.root().exists() && dir.is_running()? && std::time::Instant::now() < deadline {
+            std::thread::park_timeout(POLL);
+        }
     }
     dir.remove_if_stale()?;
     Ok(running)

@@ -2,7 +2,8 @@
 //!
 //! `portolan lab up` starts `portolan lab supervise` in the background. That process, while it has one thread and is
 //! still in the machine's network namespace, opens the API's socket on the loopback address; then it makes the lab's
-//! namespaces (inside a user namespace where it has no privileges) and forks the supervisor into them.
+//! namespaces (inside a user namespace where it has no privileges) and forks the supervisor into them. It stays as the
+//! supervisor's parent, only to remove the lab's directory at the end, also after a crash.
 
 use std::fs::File;
 use std::io::Write;
@@ -24,13 +25,11 @@ pub struct Options {
     pub nodes: u8,
     /// The API's port on 127.0.0.1; 0 for a free one.
     pub api_port: u16,
-    /// Whether the caller waits for the lab's end (and ends it with SIGINT or SIGTERM).
-    pub foreground: bool,
 }
 
-/// Starts the lab. `claim` is the lock of its directory; the supervisor holds it until its end.
-/// Must be called by a process with one thread. Returns in the process that was called; the supervisor never returns
-/// from here but ends the process. `told` gets one line when the supervisor stands or what went wrong.
+/// Starts the lab and returns when it has ended and its directory is removed. SIGINT and SIGTERM end it.
+/// `claim` is the lock of the directory; it is held until then. Must be called by a process with one thread.
+/// The supervisor itself never returns from here but ends its process.
 pub fn start(dir: LabDir, options: &Options, claim: File) -> Result<()> {
     for part in ["log", "api", "kubelet"] {
         private_dir(&dir.path(part))?;
@@ -59,15 +58,15 @@ pub fn start(dir: LabDir, options: &Options, claim: File) -> Result<()> {
                 supervisor_pid,
             };
             write_json(&dir.path("lab.json"), &config)?;
-            drop((claim, local, wait));
+            drop((local, wait));
             go.write_all(b"go")
                 .map_err(|e| Error::conversation("release the supervisor", e))?;
             drop(go);
-            if options.foreground {
-                stay(supervisor_pid)
-            } else {
-                Ok(())
-            }
+            stay(supervisor_pid)?;
+            // Whether it was ended or has crashed: by now the kernel has ended everything in it.
+            let removed = std::fs::remove_dir_all(dir.root());
+            drop(claim);
+            removed.map_err(|e| Error::file("remove", dir.root(), e))
         }
         Forked::Child => {
             drop(go);

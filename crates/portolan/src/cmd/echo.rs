@@ -53,6 +53,9 @@ pub struct Args {
     /// After SIGTERM, fail readiness and keep serving for this many seconds.
     #[arg(long, default_value_t = 3)]
     drain: u64,
+    /// Print nothing; otherwise each request is one line on standard output.
+    #[arg(long)]
+    quiet: bool,
 }
 
 /// Serves until SIGTERM.
@@ -71,6 +74,7 @@ async fn serve(args: Args) -> anyhow::Result<ExitCode> {
         args.delay,
         args.hang,
         args.unready_file,
+        args.quiet,
     ));
     let stop = CancellationToken::new();
     let mut servers = JoinSet::new();
@@ -86,6 +90,7 @@ async fn serve(args: Args) -> anyhow::Result<ExitCode> {
         let socket = tokio::net::UdpSocket::from_std(listen(Type::DGRAM, port)?.into())?;
         servers.spawn(lines::serve_udp(socket, state.clone(), stop.clone()));
     }
+    state.tell(format_args!("{} is ready", state.identity.name));
     let unready = async {
         match args.unready_after {
             Some(seconds) => tokio::time::sleep(Duration::from_secs(seconds)).await,
@@ -99,6 +104,10 @@ async fn serve(args: Args) -> anyhow::Result<ExitCode> {
         _ = interrupt.recv() => {}
         _ = unready => {}
     }
+    state.tell(format_args!(
+        "told to end: not ready any more, serving for {} s",
+        args.drain
+    ));
     state.begin_termination();
     tokio::time::sleep(Duration::from_secs(args.drain)).await;
     stop.cancel();

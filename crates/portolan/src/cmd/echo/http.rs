@@ -88,6 +88,10 @@ async fn answer(
             describe(state, client, &request)
         }
     };
+    if !matches!(request.uri().path(), "/healthz" | "/readyz") {
+        let (method, uri, code) = (request.method(), request.uri(), response.status().as_u16());
+        state.tell(format_args!("{client} {method} {uri} {code}"));
+    }
     if state.is_terminating() {
         response
             .headers_mut()

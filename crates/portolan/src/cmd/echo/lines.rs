@@ -56,6 +56,7 @@ async fn converse(
             () = stop.cancelled() => return Ok(()),
         }
         wait(&state).await;
+        state.tell(format_args!("{} tcp {}", plain(client), line.trim_end()));
         write
             .write_all(answer(&state, client, &line).as_bytes())
             .await?;
@@ -69,6 +70,7 @@ pub async fn serve_udp(socket: UdpSocket, state: Arc<State>, stop: CancellationT
         tokio::select! {
             received = socket.recv_from(&mut buffer) => if let Ok((length, client)) = received && !state.hangs() {
                 let text = String::from_utf8_lossy(&buffer[..length]);
+                state.tell(format_args!("{} udp {}", plain(client), text.trim_end()));
                 let _ = socket.send_to(answer(&state, client, &text).as_bytes(), client).await;
             },
             () = stop.cancelled() => return,
@@ -97,7 +99,7 @@ mod tests {
             pod_ip: "10.1.0.2".into(),
             version: String::new(),
         };
-        let state = State::new(identity, 0, false, None);
+        let state = State::new(identity, 0, false, None, true);
         let text = answer(
             &state,
             "[::ffff:10.2.0.3]:555".parse().unwrap(),

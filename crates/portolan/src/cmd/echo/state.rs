@@ -1,5 +1,7 @@
 //! Who the echo server is, and what it has been told to do.
 
+use std::fmt::Arguments;
+use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -46,15 +48,25 @@ pub struct State {
     ready: AtomicBool,
     terminating: AtomicBool,
     unready_file: Option<PathBuf>,
+    quiet: bool,
 }
 
 impl State {
+    /// Says on standard output what happens, unless it shall be quiet.
+    pub fn tell(&self, what: Arguments) {
+        if !self.quiet {
+            // Who closes our output does not want to know.
+            let _ = writeln!(std::io::stdout(), "{what}");
+        }
+    }
+
     /// A server that is ready.
     pub fn new(
         identity: Identity,
         delay_ms: u64,
         hang: bool,
         unready_file: Option<PathBuf>,
+        quiet: bool,
     ) -> State {
         State {
             identity,
@@ -63,6 +75,7 @@ impl State {
             ready: true.into(),
             terminating: false.into(),
             unready_file,
+            quiet,
         }
     }
 

@@ -30,8 +30,6 @@ pub enum Command {
         nodes: u8,
         #[arg(long)]
         api_port: u16,
-        #[arg(long)]
-        foreground: bool,
     },
     /// Run the agent of a node.
     #[command(hide = true)]
@@ -69,7 +67,6 @@ pub fn run(command: Command) -> anyhow::Result<ExitCode> {
             name,
             nodes,
             api_port,
-            foreground,
         } => {
             inherit::close_others(LOCK_FD)?;
             // The lock came with the descriptor.
@@ -78,7 +75,6 @@ pub fn run(command: Command) -> anyhow::Result<ExitCode> {
                 name,
                 nodes,
                 api_port,
-                foreground,
             };
             supervisor::start(LabDir::at(dir), &options, claim)?;
         }

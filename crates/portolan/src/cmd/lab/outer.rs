@@ -4,11 +4,11 @@
     reason = "these commands answer on standard output"
 )]
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
-use std::process::{Command, ExitCode, Stdio};
-use std::time::Instant;
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use futures::{AsyncBufReadExt, TryStreamExt};
@@ -23,6 +23,9 @@ use portolan_lab::{shim, supervisor};
 use serde::Serialize;
 
 use super::inner::LOCK_FD;
+
+/// How often to look whether the supervisor has begun.
+const START_POLL: Duration = Duration::from_millis(5);
 
 /// What `lab up` was asked for.
 pub struct Up {
@@ -48,6 +51,24 @@ pub fn up(wanted: &Up) -> anyhow::Result<ExitCode> {
             wanted.name
         );
     };
+    println!(
+        "starting the lab {:?} with {} nodes",
+        wanted.name, wanted.nodes
+    );
+    let mut supervisor = start(&dir, wanted, claim)?;
+    // What goes wrong with a manifest can be tried again on the lab that runs.
+    runtime()?.block_on(client::bring_up(&dir, &wanted.manifests, |text| {
+        println!("{:>6.1} s  {text}", began.elapsed().as_secs_f64());
+    }))?;
+    say_how_to_use_it(&dir, &wanted.name);
+    if wanted.foreground {
+        supervisor.wait()?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Starts the supervisor and returns when it has begun.
+fn start(dir: &LabDir, wanted: &Up, claim: File) -> anyhow::Result<Child> {
     private_dir(&dir.path("log"))?;
     let log = dir.path("log/supervisor.log");
     let output = OpenOptions::new()
@@ -72,39 +93,21 @@ pub fn up(wanted: &Up) -> anyhow::Result<ExitCode> {
         .stdin(Stdio::null())
         .stdout(output.try_clone()?)
         .stderr(output);
-    if wanted.foreground {
-        command.arg("--foreground");
-    } else {
+    if !wanted.foreground {
         command.own_session();
     }
-    println!(
-        "starting the lab {:?} with {} nodes",
-        wanted.name, wanted.nodes
-    );
     let mut supervisor = command.spawn().context("start the supervisor")?;
     // From here on only the supervisor holds the lock: when it dies, the lab is seen as dead.
     drop((command, claim));
-    if !wanted.foreground && !supervisor.wait()?.success() {
-        let text = client::log_end(&log);
-        std::fs::remove_dir_all(dir.root())?;
-        bail!("the lab did not start:\n{text}");
-    }
-    let up = runtime()?.block_on(client::bring_up(&dir, &wanted.manifests, |text| {
-        println!("{:>6.1} s  {text}", began.elapsed().as_secs_f64());
-    }));
-    if let Err(error) = up {
-        // What went wrong with a manifest can be tried again on the lab that runs; everything else ends it.
-        if !dir.is_running()? {
+    while !dir.path("lab.json").exists() {
+        if supervisor.try_wait()?.is_some() {
+            let text = client::log_end(&log);
             dir.remove_if_stale()?;
+            bail!("the lab did not start:\n{text}");
         }
-        return Err(error.into());
+        std::thread::park_timeout(START_POLL);
     }
-    say_how_to_use_it(&dir, &wanted.name);
-    if wanted.foreground {
-        supervisor.wait()?;
-        dir.remove_if_stale()?;
-    }
-    Ok(ExitCode::SUCCESS)
+    Ok(supervisor)
 }
 
 fn say_how_to_use_it(dir: &LabDir, name: &str) {
