@@ -27,6 +27,15 @@ pub enum Restart {
 }
 
 impl Backoff {
+    /// The back-off of a container that was restarted this often; for an agent that is new itself.
+    pub fn after(restarts: u32) -> Backoff {
+        let wait = match restarts {
+            0 => None,
+            _ => Some((INITIAL * (1 << (restarts - 1).min(5))).min(MAX)),
+        };
+        Backoff { wait }
+    }
+
     /// When the next run may start, after a run from `started` to `finished`.
     pub fn next(&self, started: Timestamp, finished: Timestamp, now: Timestamp) -> Restart {
         let Some(wait) = self.wait.filter(|_| ran(started, finished) < RESET) else {

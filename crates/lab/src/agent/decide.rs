@@ -1,194 +1,186 @@
-//! What to do next with a pod's containers: which to start now, which have to wait, what is finished. Pure.
+//! Which containers of a pod are to be started now, which wait, and what phase the pod is in. The kubelet's rules; pure.
+//!
+//! Init containers run one after the other, each to its success; one with `restartPolicy: Always` (a sidecar) only has
+//! to be started before the next. Then all containers run at once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, PodSpec};
 
-use super::backoff::{self, Backoff, Restart};
+use super::backoff::{Backoff, Restart};
 use crate::shim::protocol::{PodState, Run};
 
-/// What the agent remembers of a pod besides what the shim does. All of it may be lost with the agent.
-#[derive(Debug, Clone, Default)]
-pub struct Memory {
-    /// The back-off of each container that was restarted.
-    pub backoff: BTreeMap<String, Backoff>,
-    /// Where attempts begin when the shim knows no run: after those that an earlier sandbox had.
-    pub first_attempt: BTreeMap<String, u32>,
-    /// Containers that could not be prepared, why, and when to try again.
-    pub blocked: BTreeMap<String, Blocked>,
-    /// Whether a running container counts as started (its startup probe has succeeded) and as ready.
-    pub health: BTreeMap<String, Health>,
+/// What the decision needs besides the manifest and the shim's state.
+#[derive(Debug, Default)]
+pub struct Seen {
+    /// Containers that are started (startup probe and postStart hook are done).
+    pub started: BTreeSet<String>,
+    /// The back-off of each container.
+    pub backoffs: BTreeMap<String, Backoff>,
 }
 
-/// A container that can't be started for now.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Blocked {
-    /// The kubelet's word, such as CreateContainerConfigError.
-    pub reason: &'static str,
-    /// For people.
-    pub message: String,
-    /// When to try again.
-    pub until: Timestamp,
-}
-
-/// What the probes say of a running container.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Health {
-    /// The startup probe, true without one.
-    pub started: bool,
-    /// The readiness probe, true without one.
-    pub ready: bool,
-}
-
-/// Where a container stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Stand {
-    /// Not its turn yet (an init container before it has not finished).
-    Later,
-    /// It is to be started now, as this attempt.
-    Start(u32),
-    /// It runs.
-    Running,
-    /// It will not be started again.
-    Finished,
-    /// It is started again at this time; the text is the kubelet's for CrashLoopBackOff.
-    BackOff(Timestamp, String),
-    /// It can't be prepared.
-    Blocked(Blocked),
-}
-
-/// What is to be done with a pod.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Plan {
-    /// Where each container stands, by name.
-    pub stands: BTreeMap<String, Stand>,
-    /// Whether all init containers have done their work.
+/// What to do.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Decision {
+    /// Containers to start, with the number of the run.
+    pub starts: Vec<(String, u32)>,
+    /// Containers that wait for their next run: until when, and the wait's full length.
+    pub waits: BTreeMap<String, (Timestamp, Duration)>,
+    /// Whether all init containers are done.
     pub initialized: bool,
+    /// The pod's phase.
+    pub phase: Phase,
 }
 
-impl Plan {
-    /// When something is to be done even if nothing happens.
-    pub fn wake_at(&self) -> Option<Timestamp> {
-        let times = self.stands.values().filter_map(|stand| match stand {
-            Stand::BackOff(at, _) => Some(*at),
-            Stand::Blocked(blocked) => Some(blocked.until),
-            _ => None,
-        });
-        times.min()
-    }
-
-    /// The containers to start, in the order of the manifest.
-    pub fn starts<'a>(&self, spec: &'a PodSpec) -> Vec<(&'a Container, u32)> {
-        let all = spec
-            .init_containers
-            .iter()
-            .flatten()
-            .chain(&spec.containers);
-        all.filter_map(|container| match self.stands.get(&container.name) {
-            Some(Stand::Start(attempt)) => Some((container, *attempt)),
-            _ => None,
-        })
-        .collect()
-    }
+/// `status.phase`.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Not all containers have been started.
+    #[default]
+    Pending,
+    /// At least one runs or will run again.
+    Running,
+    /// All ended well and stay ended.
+    Succeeded,
+    /// All ended, at least one of them badly, and stay ended.
+    Failed,
 }
 
-/// When a container is started again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Policy {
-    Always,
-    OnFailure,
-    Never,
-}
-
-/// Decides. `name` is what the kubelet calls the pod in texts: `web-1_shop(uid)`.
-pub fn plan(spec: &PodSpec, name: &str, state: &PodState, memory: &Memory, now: Timestamp) -> Plan {
-    let mut plan = Plan {
-        initialized: true,
-        ..Plan::default()
-    };
-    let policy = match spec.restart_policy.as_deref() {
-        Some("Never") => Policy::Never,
-        Some("OnFailure") => Policy::OnFailure,
-        _ => Policy::Always,
-    };
-    for container in spec.init_containers.iter().flatten() {
-        if !plan.initialized {
-            plan.stands.insert(container.name.clone(), Stand::Later);
-            continue;
+impl Phase {
+    /// As the API spells it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Phase::Pending => "Pending",
+            Phase::Running => "Running",
+            Phase::Succeeded => "Succeeded",
+            Phase::Failed => "Failed",
         }
-        let sidecar = is_sidecar(container);
-        let policy = match policy {
-            _ if sidecar => Policy::Always,
-            Policy::Always => Policy::OnFailure,
-            other => other,
-        };
-        let stand = stand(container, policy, name, state, memory, now);
-        let started = || {
-            memory
-                .health
-                .get(&container.name)
-                .is_none_or(|health| health.started)
-        };
-        plan.initialized = match (&stand, sidecar) {
-            (Stand::Running, true) => started(),
-            (Stand::Finished, false) => succeeded(state.last_run(&container.name)),
-            _ => false,
-        };
-        plan.stands.insert(container.name.clone(), stand);
     }
-    for container in &spec.containers {
-        let stand = match plan.initialized {
-            true => stand(container, policy, name, state, memory, now),
-            // A sidecar that restarts does not stop the others.
-            false if state.last_run(&container.name).is_some_and(Run::is_running) => Stand::Running,
-            false => Stand::Later,
-        };
-        plan.stands.insert(container.name.clone(), stand);
+
+    /// Whether nothing will run any more.
+    pub fn is_final(self) -> bool {
+        matches!(self, Phase::Succeeded | Phase::Failed)
     }
-    plan
 }
 
-/// An init container that goes on running beside the others (KEP-753).
+/// Whether an init container keeps running beside the others.
 pub fn is_sidecar(container: &Container) -> bool {
     container.restart_policy.as_deref() == Some("Always")
 }
 
-fn succeeded(run: Option<&Run>) -> bool {
-    run.and_then(|run| run.ended.as_ref())
-        .is_some_and(|ended| ended.exit_code == 0)
+/// Decides.
+pub fn decide(spec: &PodSpec, state: &PodState, seen: &Seen, now: Timestamp) -> Decision {
+    let mut decision = Decision::default();
+    let policy = spec.restart_policy.as_deref().unwrap_or("Always");
+    match go_through_init(spec, policy, state, seen, now, &mut decision) {
+        Init::Done => decision.initialized = true,
+        Init::UnderWay => return decision,
+        Init::Failed => {
+            decision.phase = Phase::Failed;
+            return decision;
+        }
+    }
+    for container in &spec.containers {
+        let again = |run: &Run| restarts(policy, run);
+        start_or_wait(container, state, seen, now, again, &mut decision);
+    }
+    decision.phase = phase(spec, policy, state);
+    decision
 }
 
-fn stand(
-    container: &Container,
-    policy: Policy,
-    pod: &str,
+enum Init {
+    Done,
+    UnderWay,
+    Failed,
+}
+
+fn go_through_init(
+    spec: &PodSpec,
+    policy: &str,
     state: &PodState,
-    memory: &Memory,
+    seen: &Seen,
     now: Timestamp,
-) -> Stand {
-    let name = &container.name;
-    let next = match state.last_run(name) {
-        None => memory.first_attempt.get(name).copied().unwrap_or_default(),
-        Some(run) => {
-            let Some(ended) = &run.ended else {
-                return Stand::Running;
-            };
-            if policy == Policy::Never || policy == Policy::OnFailure && ended.exit_code == 0 {
-                return Stand::Finished;
+    decision: &mut Decision,
+) -> Init {
+    // Once a container has been started, init containers are history; only sidecars are kept running.
+    let begun = spec
+        .containers
+        .iter()
+        .any(|container| state.last_run(&container.name).is_some());
+    for container in spec.init_containers.iter().flatten() {
+        let run = state.last_run(&container.name);
+        if is_sidecar(container) {
+            start_or_wait(container, state, seen, now, |_| true, decision);
+            let is_up = run.is_some_and(Run::is_running) && seen.started.contains(&container.name);
+            if !is_up && !begun {
+                return Init::UnderWay;
             }
-            let backoff = memory.backoff.get(name).copied().unwrap_or_default();
-            if let Restart::At(at, wait) = backoff.next(run.started_at, ended.finished_at, now) {
-                let wait = backoff::spell(wait);
-                let text = format!("back-off {wait} restarting failed container={name} pod={pod}");
-                return Stand::BackOff(at, text);
-            }
-            run.attempt + 1
+            continue;
         }
+        let failed = match run.and_then(|run| run.ended.as_ref()) {
+            _ if begun => continue,
+            Some(ended) if ended.exit_code == 0 => continue,
+            ended => ended.is_some(),
+        };
+        if failed && policy == "Never" {
+            return Init::Failed;
+        }
+        start_or_wait(container, state, seen, now, |_| true, decision);
+        return Init::UnderWay;
+    }
+    Init::Done
+}
+
+fn start_or_wait(
+    container: &Container,
+    state: &PodState,
+    seen: &Seen,
+    now: Timestamp,
+    again: impl Fn(&Run) -> bool,
+    decision: &mut Decision,
+) {
+    let name = &container.name;
+    let Some(run) = state.last_run(name) else {
+        decision.starts.push((name.clone(), 0));
+        return;
     };
-    match memory.blocked.get(name) {
-        Some(blocked) if now < blocked.until => Stand::Blocked(blocked.clone()),
-        _ => Stand::Start(next),
+    let Some(ended) = &run.ended else { return };
+    if !again(run) {
+        return;
+    }
+    let backoff = seen.backoffs.get(name).copied().unwrap_or_default();
+    match backoff.next(run.started_at, ended.finished_at, now) {
+        Restart::Now => decision.starts.push((name.clone(), run.attempt + 1)),
+        Restart::At(when, wait) => {
+            decision.waits.insert(name.clone(), (when, wait));
+        }
+    }
+}
+
+/// Whether a container that has ended is started again.
+fn restarts(policy: &str, run: &Run) -> bool {
+    let failed = run.ended.as_ref().is_some_and(|ended| ended.exit_code != 0);
+    policy == "Always" || (policy == "OnFailure" && failed)
+}
+
+fn phase(spec: &PodSpec, policy: &str, state: &PodState) -> Phase {
+    let mut all_well = true;
+    let mut all_final = true;
+    for container in &spec.containers {
+        let Some(run) = state.last_run(&container.name) else {
+            return Phase::Pending;
+        };
+        match &run.ended {
+            Some(ended) if !restarts(policy, run) => all_well &= ended.exit_code == 0,
+            _ => all_final = false,
+        }
+    }
+    match (all_final, all_well) {
+        (false, _) => Phase::Running,
+        (true, true) => Phase::Succeeded,
+        (true, false) => Phase::Failed,
     }
 }
 

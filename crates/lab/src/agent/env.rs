@@ -7,10 +7,10 @@ use k8s_openapi::api::core::v1::{Container, EnvVar, EnvVarSource, Pod};
 /// The config maps and secrets that a pod names, by name; what does not exist is absent.
 #[derive(Debug, Default, Clone)]
 pub struct Sources {
-    /// Config maps.
-    pub config_maps: BTreeMap<String, BTreeMap<String, String>>,
+    /// Config maps, text and binary keys alike.
+    pub config_maps: BTreeMap<String, BTreeMap<String, Vec<u8>>>,
     /// Secrets, decoded.
-    pub secrets: BTreeMap<String, BTreeMap<String, String>>,
+    pub secrets: BTreeMap<String, BTreeMap<String, Vec<u8>>>,
 }
 
 /// What the downward API can name.
@@ -88,18 +88,23 @@ fn add_env_from(
             (None, None) => continue,
         };
         for (key, value) in found {
-            variables.set(&format!("{prefix}{key}"), value.clone());
+            variables.set(&format!("{prefix}{key}"), text(value));
         }
     }
     Ok(())
+}
+
+/// Variables are text; what is none is shown as well as it can be.
+fn text(value: &[u8]) -> String {
+    String::from_utf8_lossy(value).into_owned()
 }
 
 /// What is optional and missing counts as empty.
 fn optional(
     optional: Option<bool>,
     why: String,
-) -> Result<&'static BTreeMap<String, String>, String> {
-    static EMPTY: BTreeMap<String, String> = BTreeMap::new();
+) -> Result<&'static BTreeMap<String, Vec<u8>>, String> {
+    static EMPTY: BTreeMap<String, Vec<u8>> = BTreeMap::new();
     if optional == Some(true) {
         Ok(&EMPTY)
     } else {
@@ -160,7 +165,7 @@ fn value_from(
         return Err("valueFrom names no source".into());
     };
     match map.map(|map| map.get(key.1)) {
-        Some(Some(value)) => Ok(Some(value.clone())),
+        Some(Some(value)) => Ok(Some(text(value))),
         _ if optional == Some(true) => Ok(None),
         Some(None) => Err(format!("couldn't find key {} in {kind} {:?}", key.1, key.0)),
         None => Err(format!("{kind} {:?} not found", key.0)),

@@ -1,6 +1,8 @@
-//! Events about pods, in the kubelet's words. The same event again counts up the one that exists.
+//! Events about pods, written by one task; repeated ones are counted.
+//! An event that can't be written is dropped: nothing waits for events.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference, Pod};
@@ -12,148 +14,183 @@ use tokio::sync::mpsc;
 
 use super::status::time;
 
-/// Events that wait to be sent; when the API does not take them, further ones are lost, as with the kubelet.
+/// Events that wait to be written; more are dropped.
 const QUEUE_MAX: usize = 256;
-/// How many events are remembered for counting up.
-const KNOWN_MAX: usize = 4096;
+/// Events that are remembered in order to count repetitions; beyond it the memory starts anew.
+const REMEMBERED_MAX: usize = 512;
+/// A request to the API may take this long.
+const REQUEST_MAX: Duration = Duration::from_secs(5);
+/// How often a write is tried.
+const TRIES: u32 = 5;
 
-/// Sends events in the background.
-#[derive(Clone)]
+/// Where events are handed in.
+#[derive(Debug, Clone)]
 pub struct Recorder {
-    queue: mpsc::Sender<Event>,
-    node: String,
+    queue: mpsc::Sender<Record>,
+}
+
+/// Whether something is as it should be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Level {
+    /// It is.
+    Normal,
+    /// It is not.
+    Warning,
+}
+
+#[derive(Debug)]
+struct Record {
+    about: ObjectReference,
+    level: Level,
+    reason: &'static str,
+    message: String,
+    at: Timestamp,
 }
 
 impl Recorder {
-    /// A recorder and the task that sends, which ends with the last recorder.
-    pub fn new(
-        client: Client,
-        node: &str,
-    ) -> (Recorder, impl Future<Output = ()> + Send + 'static) {
-        let (queue, events) = mpsc::channel(QUEUE_MAX);
+    /// A recorder and the task that writes, which ends when the last recorder is gone.
+    pub fn new(client: Client, node: &str) -> (Recorder, impl Future<Output = ()> + use<>) {
+        let (queue, records) = mpsc::channel(QUEUE_MAX);
         (
-            Recorder {
-                queue,
-                node: node.to_string(),
-            },
-            send_all(client, events),
+            Recorder { queue },
+            write_all(client, node.to_string(), records),
         )
     }
 
-    /// An event about a pod, or about one of its containers.
-    pub fn tell(
+    /// An event about a pod, or about one of its containers (`spec.containers{web}`).
+    pub fn pod(
         &self,
         pod: &Pod,
         container: Option<&str>,
-        kind: &str,
-        reason: &str,
-        message: String,
+        level: Level,
+        reason: &'static str,
+        message: impl Into<String>,
     ) {
-        let meta = &pod.metadata;
-        let now = Timestamp::now();
-        let init = pod
-            .spec
-            .iter()
-            .flat_map(|spec| spec.init_containers.iter().flatten());
-        let field = container.map(|name| {
-            let list = if init.into_iter().any(|c| c.name == name) {
-                "initContainers"
-            } else {
-                "containers"
-            };
-            format!("spec.{list}{{{name}}}")
-        });
-        let event = Event {
-            metadata: ObjectMeta {
-                name: Some(format!(
-                    "{}.{:x}",
-                    meta.name.as_deref().unwrap_or_default(),
-                    now.as_nanosecond()
-                )),
-                namespace: meta.namespace.clone(),
-                ..ObjectMeta::default()
-            },
-            involved_object: ObjectReference {
-                api_version: Some("v1".into()),
-                kind: Some("Pod".into()),
-                name: meta.name.clone(),
-                namespace: meta.namespace.clone(),
-                uid: meta.uid.clone(),
-                field_path: field,
-                ..ObjectReference::default()
-            },
-            type_: Some(kind.into()),
-            reason: Some(reason.into()),
-            message: Some(message),
-            count: Some(1),
-            first_timestamp: Some(time(now)),
-            last_timestamp: Some(time(now)),
-            source: Some(EventSource {
-                component: Some("kubelet".into()),
-                host: Some(self.node.clone()),
-            }),
-            reporting_component: Some("kubelet".into()),
-            reporting_instance: Some(self.node.clone()),
-            ..Event::default()
+        let about = ObjectReference {
+            api_version: Some("v1".into()),
+            kind: Some("Pod".into()),
+            name: pod.metadata.name.clone(),
+            namespace: pod.metadata.namespace.clone(),
+            uid: pod.metadata.uid.clone(),
+            resource_version: pod.metadata.resource_version.clone(),
+            field_path: container.map(|name| field_path(pod, name)),
         };
-        if self.queue.try_send(event).is_err() {
-            tracing::warn!("an event is lost: too many wait for the API");
+        self.record(about, level, reason, message.into());
+    }
+
+    fn record(&self, about: ObjectReference, level: Level, reason: &'static str, message: String) {
+        let record = Record {
+            about,
+            level,
+            reason,
+            message,
+            at: Timestamp::now(),
+        };
+        if self.queue.try_send(record).is_err() {
+            tracing::debug!(reason, "too many events, one is dropped");
         }
     }
 }
 
-/// The event's name and how often it was sent, by what makes events the same.
-#[derive(Default)]
-struct Known {
-    counts: HashMap<String, (String, i32)>,
-}
-
-impl Known {
-    fn key(event: &Event) -> String {
-        let about = &event.involved_object;
-        let parts = [
-            &about.uid,
-            &about.field_path,
-            &event.type_,
-            &event.reason,
-            &event.message,
-        ];
-        parts
-            .map(|part| part.as_deref().unwrap_or_default())
-            .join("\0")
+fn field_path(pod: &Pod, container: &str) -> String {
+    let spec = pod.spec.as_ref();
+    let mut init = spec
+        .into_iter()
+        .flat_map(|spec| spec.init_containers.iter().flatten());
+    match init.any(|init| init.name == container) {
+        true => format!("spec.initContainers{{{container}}}"),
+        false => format!("spec.containers{{{container}}}"),
     }
 }
 
-async fn send_all(client: Client, mut events: mpsc::Receiver<Event>) {
-    let mut known = Known::default();
-    while let Some(event) = events.recv().await {
-        if let Err(error) = send(&client, &event, &mut known).await {
-            tracing::debug!(%error, "an event is lost");
+/// The object, its part, the reason and the message: what makes two events the same.
+type Key = (Option<String>, Option<String>, &'static str, String);
+
+async fn write_all(client: Client, node: String, mut records: mpsc::Receiver<Record>) {
+    let mut known: HashMap<Key, (String, i32)> = HashMap::new();
+    while let Some(record) = records.recv().await {
+        let namespace = record
+            .about
+            .namespace
+            .clone()
+            .unwrap_or_else(|| "default".into());
+        let api: Api<Event> = Api::namespaced(client.clone(), &namespace);
+        let key = (
+            record.about.uid.clone(),
+            record.about.field_path.clone(),
+            record.reason,
+            record.message.clone(),
+        );
+        if let Some((name, count)) = known.get_mut(&key) {
+            *count += 1;
+            if count_again(&api, name, *count, record.at).await {
+                continue;
+            }
+        }
+        let event = event(&record, &node, &namespace);
+        let name = event.metadata.name.clone().unwrap_or_default();
+        if create(&api, &event).await {
+            if known.len() >= REMEMBERED_MAX {
+                known.clear();
+            }
+            known.insert(key, (name, 1));
         }
     }
 }
 
-async fn send(client: &Client, event: &Event, known: &mut Known) -> kube::Result<()> {
-    let namespace = event.metadata.namespace.as_deref().unwrap_or("default");
-    let api: Api<Event> = Api::namespaced(client.clone(), namespace);
-    let key = Known::key(event);
-    if let Some((name, count)) = known.counts.get_mut(&key) {
-        *count += 1;
-        let change = json!({"count": *count, "lastTimestamp": event.last_timestamp});
-        if api
-            .patch(name, &PatchParams::default(), &Patch::Merge(change))
-            .await
-            .is_ok()
-        {
-            return Ok(());
+/// False when the event is not there any more.
+async fn count_again(api: &Api<Event>, name: &str, count: i32, at: Timestamp) -> bool {
+    let change = json!({"count": count, "lastTimestamp": time(at)});
+    let params = PatchParams::default();
+    let patch = Patch::Merge(change);
+    let patched = api.patch(name, &params, &patch);
+    matches!(tokio::time::timeout(REQUEST_MAX, patched).await, Ok(Ok(_)))
+}
+
+async fn create(api: &Api<Event>, event: &Event) -> bool {
+    let mut waits = portolan_k8s::backoff::Backoff::new(Duration::from_millis(200), REQUEST_MAX);
+    for _ in 0..TRIES {
+        let params = PostParams::default();
+        let created = api.create(&params, event);
+        match tokio::time::timeout(REQUEST_MAX, created).await {
+            Ok(Ok(_)) => return true,
+            // The API has judged; it will not judge otherwise the next time.
+            Ok(Err(kube::Error::Api(status))) if status.code < 500 => {
+                tracing::debug!(%status, "an event was refused");
+                return false;
+            }
+            _ => tokio::time::sleep(waits.delay()).await,
         }
     }
-    api.create(&PostParams::default(), event).await?;
-    if known.counts.len() >= KNOWN_MAX {
-        known.counts.clear();
+    false
+}
+
+fn event(record: &Record, node: &str, namespace: &str) -> Event {
+    let about = record.about.name.as_deref().unwrap_or_default();
+    let name = format!("{about}.{:x}", record.at.as_nanosecond());
+    let level = match record.level {
+        Level::Normal => "Normal",
+        Level::Warning => "Warning",
+    };
+    Event {
+        metadata: ObjectMeta {
+            name: Some(name),
+            namespace: Some(namespace.to_string()),
+            ..ObjectMeta::default()
+        },
+        involved_object: record.about.clone(),
+        type_: Some(level.into()),
+        reason: Some(record.reason.into()),
+        message: Some(record.message.clone()),
+        count: Some(1),
+        first_timestamp: Some(time(record.at)),
+        last_timestamp: Some(time(record.at)),
+        source: Some(EventSource {
+            component: Some("kubelet".into()),
+            host: Some(node.into()),
+        }),
+        reporting_component: Some("kubelet".into()),
+        reporting_instance: Some(node.into()),
+        ..Event::default()
     }
-    known
-        .counts
-        .insert(key, (event.metadata.name.clone().unwrap_or_default(), 1));
-    Ok(())
 }

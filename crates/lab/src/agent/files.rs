@@ -1,283 +1,194 @@
-//! The files that every pod gets, /etc/hosts and /etc/resolv.conf, and the volumes of its manifest.
+//! The texts of a pod's `/etc/resolv.conf` and `/etc/hosts`, and its host name: the kubelet's rules, pure.
 
 use std::net::IpAddr;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
 
-use k8s_openapi::api::core::v1::{
-    ConfigMapVolumeSource, Container, KeyToPath, Pod, SecretVolumeSource, Volume,
-};
+use k8s_openapi::api::core::v1::{Pod, PodSpec};
 
-use super::env::{Facts, Sources, field_value};
 use crate::plan::DNS_SERVICE;
-use crate::shim::protocol::Mount;
 
-/// The text of a pod's /etc/resolv.conf: the cluster's names first, then whatever the name server knows.
-pub fn resolv_conf(pod: &Pod) -> String {
-    let namespace = pod.metadata.namespace.as_deref().unwrap_or("default");
-    let spec = pod.spec.as_ref();
-    let config = spec.and_then(|spec| spec.dns_config.as_ref());
-    let mut servers = vec![DNS_SERVICE.to_string()];
-    let mut searches: Vec<String> = ["svc.cluster.local", "cluster.local"]
-        .map(str::to_string)
-        .into_iter()
-        .collect();
-    searches.insert(0, format!("{namespace}.svc.cluster.local"));
-    let mut options = vec!["ndots:5".to_string()];
-    if spec.and_then(|spec| spec.dns_policy.as_deref()) == Some("None") {
-        (servers, searches, options) = Default::default();
-    }
-    if let Some(config) = config {
-        servers.extend(config.nameservers.iter().flatten().cloned());
-        searches.extend(config.searches.iter().flatten().cloned());
-        for option in config.options.iter().flatten() {
-            let Some(name) = &option.name else { continue };
-            options.retain(|known| known.split(':').next() != Some(name));
-            options.push(
-                option
-                    .value
-                    .as_ref()
-                    .map_or(name.clone(), |value| format!("{name}:{value}")),
-            );
-        }
-    }
-    let mut text = String::new();
-    if !searches.is_empty() {
-        text += &format!("search {}\n", searches.join(" "));
-    }
-    servers
-        .iter()
-        .for_each(|server| text += &format!("nameserver {server}\n"));
-    if !options.is_empty() {
-        text += &format!("options {}\n", options.join(" "));
-    }
-    text
+/// The cluster's domain.
+const DOMAIN: &str = "cluster.local";
+/// The C library reads no more name servers.
+const NAMESERVERS_MAX: usize = 3;
+/// The most search domains, and their bytes together.
+const SEARCHES_MAX: usize = 32;
+const SEARCH_BYTES_MAX: usize = 2048;
+/// The longest host name that the kernel takes.
+const HOSTNAME_MAX: usize = 63;
+
+/// What a resolv.conf says.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+struct Resolv {
+    nameservers: Vec<String>,
+    searches: Vec<String>,
+    options: Vec<(String, Option<String>)>,
 }
 
-/// The text of a pod's /etc/hosts.
-pub fn hosts(pod: &Pod, hostname: &str, ips: &[IpAddr]) -> String {
-    let mut text = "# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n".to_string();
-    ips.iter()
-        .for_each(|ip| text += &format!("{ip}\t{hostname}\n"));
-    let aliases = pod
-        .spec
-        .iter()
-        .flat_map(|spec| spec.host_aliases.iter().flatten());
-    for alias in aliases {
-        text += &format!(
-            "{}\t{}\n",
-            alias.ip,
-            alias.hostnames.as_deref().unwrap_or_default().join("\t")
-        );
-    }
-    text
-}
-
-/// The host name of a pod.
-pub fn hostname(pod: &Pod) -> String {
-    let own = pod
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.hostname.clone())
-        .filter(|name| !name.is_empty());
-    let mut name = own.unwrap_or_else(|| pod.metadata.name.clone().unwrap_or_default());
-    // The kernel's limit (64) is shorter than a pod's name may be; the kubelet cuts at 63.
-    name.truncate(63);
-    name.trim_end_matches(['-', '.']).to_string()
-}
-
-/// Where a pod's volume is, below its directory.
-fn volume_path(directory: &Path, name: &str) -> PathBuf {
-    directory.join("volumes").join(name)
-}
-
-/// Writes a pod's own files and makes its volumes. An existing volume is kept, with its data brought up to date.
-pub fn prepare(
-    directory: &Path,
-    pod: &Pod,
-    ips: &[IpAddr],
-    sources: &Sources,
-    facts: &Facts,
-) -> Result<(), String> {
-    let etc = directory.join("etc");
-    let write = |path: PathBuf, text: &[u8]| write_file(&path, text, None);
-    write(etc.join("resolv.conf"), resolv_conf(pod).as_bytes())?;
-    write(
-        etc.join("hosts"),
-        hosts(pod, &hostname(pod), ips).as_bytes(),
-    )?;
-    write(
-        etc.join("hostname"),
-        format!("{}\n", hostname(pod)).as_bytes(),
-    )?;
-    let scratch = directory.join("scratch");
-    std::fs::create_dir_all(&scratch).map_err(|e| format!("create {}: {e}", scratch.display()))?;
-    for volume in pod
-        .spec
-        .iter()
-        .flat_map(|spec| spec.volumes.iter().flatten())
-    {
-        let path = volume_path(directory, &volume.name);
-        if volume.host_path.is_none() {
-            std::fs::create_dir_all(&path)
-                .map_err(|e| format!("create {}: {e}", path.display()))?;
-        }
-        fill(&path, pod, volume, sources, facts)?;
-    }
-    Ok(())
-}
-
-fn fill(
-    path: &Path,
-    pod: &Pod,
-    volume: &Volume,
-    sources: &Sources,
-    facts: &Facts,
-) -> Result<(), String> {
-    if let Some(source) = &volume.config_map {
-        return fill_config_map(path, source, sources);
-    }
-    if let Some(source) = &volume.secret {
-        return fill_secret(path, source, sources);
-    }
-    if let Some(source) = &volume.downward_api {
-        for item in source.items.iter().flatten() {
-            let Some(field) = &item.field_ref else {
-                continue;
-            };
-            let text = field_value(pod, &field.field_path, facts)?;
-            write_file(
-                &inside(path, &item.path)?,
-                text.as_bytes(),
-                item.mode.or(source.default_mode),
-            )?;
-        }
-        return Ok(());
-    }
-    match volume.empty_dir.is_some() || volume.host_path.is_some() {
-        true => Ok(()),
-        false => Err(format!(
-            "volume {:?}: the lab has emptyDir, configMap, secret, downwardAPI and hostPath",
-            volume.name
-        )),
-    }
-}
-
-fn fill_config_map(
-    path: &Path,
-    source: &ConfigMapVolumeSource,
-    sources: &Sources,
-) -> Result<(), String> {
-    match sources.config_maps.get(&source.name) {
-        Some(data) => fill_keys(
-            path,
-            data.iter(),
-            source.items.as_deref(),
-            source.default_mode,
-        ),
-        None if source.optional == Some(true) => Ok(()),
-        None => Err(format!("configmap {:?} not found", source.name)),
-    }
-}
-
-fn fill_secret(path: &Path, source: &SecretVolumeSource, sources: &Sources) -> Result<(), String> {
-    let name = source.secret_name.as_deref().unwrap_or_default();
-    match sources.secrets.get(name) {
-        Some(data) => fill_keys(
-            path,
-            data.iter(),
-            source.items.as_deref(),
-            source.default_mode,
-        ),
-        None if source.optional == Some(true) => Ok(()),
-        None => Err(format!("secret {name:?} not found")),
-    }
-}
-
-fn fill_keys<'a>(
-    path: &Path,
-    data: impl Iterator<Item = (&'a String, &'a String)>,
-    items: Option<&[KeyToPath]>,
-    mode: Option<i32>,
-) -> Result<(), String> {
-    for (key, value) in data {
-        match items {
-            None => write_file(&inside(path, key)?, value.as_bytes(), mode)?,
-            Some(items) => {
-                for item in items.iter().filter(|item| item.key == *key) {
-                    write_file(
-                        &inside(path, &item.path)?,
-                        value.as_bytes(),
-                        item.mode.or(mode),
-                    )?;
+impl Resolv {
+    /// Reads a file; of several search or options lines the last one holds.
+    fn parse(text: &str) -> Resolv {
+        let mut resolv = Resolv::default();
+        for line in text.lines() {
+            let mut words = line.split_whitespace();
+            let word = words.next();
+            let rest = words.map(str::to_string);
+            match word {
+                Some("nameserver") => resolv.nameservers.extend(rest.take(1)),
+                Some("search") => resolv.searches = rest.map(without_dot).collect(),
+                Some("options") => {
+                    let option = |text: String| match text.split_once(':') {
+                        Some((name, value)) => (name.to_string(), Some(value.to_string())),
+                        None => (text, None),
+                    };
+                    resolv.options = rest.map(option).collect();
                 }
+                _ => {}
             }
         }
+        resolv
     }
-    Ok(())
-}
 
-/// A path below a volume; one that leads out of it is refused.
-fn inside(path: &Path, relative: &str) -> Result<PathBuf, String> {
-    let ok = Path::new(relative)
-        .components()
-        .all(|part| matches!(part, std::path::Component::Normal(_)));
-    if ok && !relative.is_empty() {
-        Ok(path.join(relative))
-    } else {
-        Err(format!("{relative:?} leads out of the volume"))
-    }
-}
-
-fn write_file(path: &Path, text: &[u8], mode: Option<i32>) -> Result<(), String> {
-    let wrong = |e: std::io::Error| format!("write {}: {e}", path.display());
-    if let Some(parent) = path.parent() {
-        std::fs::create_dir_all(parent).map_err(wrong)?;
-    }
-    std::fs::write(path, text).map_err(wrong)?;
-    let mode = mode.map_or(0o644, |mode| mode as u32 & 0o777);
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).map_err(wrong)
-}
-
-/// What is mounted into a container: the pod's own files, and the volumes in the order of their paths' depth.
-pub fn mounts(directory: &Path, pod: &Pod, container: &Container) -> Result<Vec<Mount>, String> {
-    let etc = |file: &str| Mount {
-        source: directory.join("etc").join(file),
-        target: Path::new("/etc").join(file),
-        read_only: false,
-    };
-    let mut mounts: Vec<Mount> = ["resolv.conf", "hosts", "hostname"].map(etc).into();
-    let volumes = || {
-        pod.spec
-            .iter()
-            .flat_map(|spec| spec.volumes.iter().flatten())
-    };
-    let mut wanted: Vec<_> = container.volume_mounts.iter().flatten().collect();
-    wanted.sort_by_key(|mount| Path::new(&mount.mount_path).components().count());
-    for mount in wanted {
-        let volume = volumes().find(|volume| volume.name == mount.name);
-        let volume =
-            volume.ok_or_else(|| format!("volume {:?} is mounted but not defined", mount.name))?;
-        let base = match &volume.host_path {
-            Some(host) => PathBuf::from(&host.path),
-            None => volume_path(directory, &volume.name),
-        };
-        let source = match mount.sub_path.as_deref().filter(|path| !path.is_empty()) {
-            Some(sub) => inside(&base, sub)?,
-            None => base,
-        };
-        if !source.exists() {
-            std::fs::create_dir_all(&source)
-                .map_err(|e| format!("create {}: {e}", source.display()))?;
+    fn for_cluster(namespace: &str, host: Resolv) -> Resolv {
+        let mut searches = vec![
+            format!("{namespace}.svc.{DOMAIN}"),
+            format!("svc.{DOMAIN}"),
+            DOMAIN.to_string(),
+        ];
+        searches.extend(host.searches);
+        Resolv {
+            nameservers: vec![DNS_SERVICE.to_string()],
+            searches,
+            options: vec![("ndots".into(), Some("5".into()))],
         }
-        let always_read_only = volume.config_map.is_some() || volume.secret.is_some();
-        mounts.push(Mount {
-            source,
-            target: PathBuf::from(&mount.mount_path),
-            read_only: always_read_only || mount.read_only == Some(true),
-        });
     }
-    Ok(mounts)
+
+    /// Adds the pod's own `dnsConfig`.
+    fn merge(&mut self, spec: &PodSpec) {
+        let Some(own) = &spec.dns_config else { return };
+        self.nameservers
+            .extend(own.nameservers.iter().flatten().cloned());
+        self.searches.extend(own.searches.iter().flatten().cloned());
+        for option in own.options.iter().flatten() {
+            let Some(name) = &option.name else { continue };
+            self.options.retain(|(known, _)| known != name);
+            self.options.push((name.clone(), option.value.clone()));
+        }
+    }
+
+    fn text(mut self) -> String {
+        drop_repeated(&mut self.nameservers);
+        drop_repeated(&mut self.searches);
+        self.nameservers.truncate(NAMESERVERS_MAX);
+        self.searches.truncate(SEARCHES_MAX);
+        while self.searches.join(" ").len() > SEARCH_BYTES_MAX {
+            self.searches.pop();
+        }
+        let mut text = String::new();
+        if !self.searches.is_empty() {
+            text += &format!("search {}\n", self.searches.join(" "));
+        }
+        for server in &self.nameservers {
+            text += &format!("nameserver {server}\n");
+        }
+        if !self.options.is_empty() {
+            let spell = |(name, value): &(String, Option<String>)| match value {
+                Some(value) => format!("{name}:{value}"),
+                None => name.clone(),
+            };
+            let words: Vec<_> = self.options.iter().map(spell).collect();
+            text += &format!("options {}\n", words.join(" "));
+        }
+        text
+    }
+}
+
+fn without_dot(domain: String) -> String {
+    match domain.strip_suffix('.') {
+        Some(rest) if !rest.is_empty() => rest.to_string(),
+        _ => domain,
+    }
+}
+
+fn drop_repeated(words: &mut Vec<String>) {
+    let mut seen = std::collections::BTreeSet::new();
+    words.retain(|word| seen.insert(word.clone()));
+}
+
+/// `/etc/resolv.conf`; `host` is the machine's.
+pub fn resolv_conf(namespace: &str, spec: &PodSpec, host: &str) -> String {
+    let host = Resolv::parse(host);
+    let in_host_network = spec.host_network == Some(true);
+    let mut resolv = match spec.dns_policy.as_deref() {
+        Some("None") => Resolv::default(),
+        Some("Default") => host,
+        Some("ClusterFirstWithHostNet") => Resolv::for_cluster(namespace, host),
+        _ if in_host_network => host,
+        _ => Resolv::for_cluster(namespace, host),
+    };
+    resolv.merge(spec);
+    resolv.text()
+}
+
+/// The pod's host name, and its full name if it has a subdomain.
+pub fn host_names(pod: &Pod) -> (String, Option<String>) {
+    let spec = pod.spec.as_ref();
+    let given = spec.and_then(|spec| spec.hostname.as_deref());
+    let name = given
+        .filter(|name| !name.is_empty())
+        .or(pod.metadata.name.as_deref())
+        .unwrap_or("pod");
+    let mut end = name.len().min(HOSTNAME_MAX);
+    while !name.is_char_boundary(end) {
+        end -= 1;
+    }
+    let host = name[..end].trim_end_matches(['-', '.']).to_string();
+    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+    let subdomain = spec
+        .and_then(|spec| spec.subdomain.as_deref())
+        .filter(|subdomain| !subdomain.is_empty());
+    let full = subdomain.map(|domain| format!("{host}.{domain}.{namespace}.svc.{DOMAIN}"));
+    (host, full)
+}
+
+/// `/etc/hosts` of a pod with its own network.
+pub fn hosts(pod: &Pod, ips: &[IpAddr]) -> String {
+    let mut text = String::from(
+        "# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n\
+         fe00::0\tip6-localnet\nfe00::0\tip6-mcastprefix\nfe00::1\tip6-allnodes\nfe00::2\tip6-allrouters\n",
+    );
+    let (host, full) = host_names(pod);
+    let names = match full {
+        Some(full) => format!("{full}\t{host}"),
+        None => host,
+    };
+    for ip in ips {
+        text += &format!("{ip}\t{names}\n");
+    }
+    text + &aliases(pod)
+}
+
+/// `/etc/hosts` of a pod in its node's network: the node's, and the pod's own entries.
+pub fn hosts_of_node(pod: &Pod, node: &str) -> String {
+    format!(
+        "# Kubernetes-managed hosts file (host network).\n{node}{}",
+        aliases(pod)
+    )
+}
+
+fn aliases(pod: &Pod) -> String {
+    let list = pod
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.host_aliases.as_deref());
+    let Some(list) = list.filter(|list| !list.is_empty()) else {
+        return String::new();
+    };
+    let line = |alias: &k8s_openapi::api::core::v1::HostAlias| {
+        let names = alias.hostnames.as_deref().unwrap_or_default().join("\t");
+        format!("{}\t{names}\n", alias.ip)
+    };
+    let lines: String = list.iter().map(line).collect();
+    format!("\n# Entries added by HostAliases.\n{lines}")
 }
 
 #[cfg(test)]
@@ -285,58 +196,68 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn pod(spec: serde_json::Value) -> Pod {
-        serde_json::from_value(
-            json!({"metadata": {"name": "web-1", "namespace": "shop"}, "spec": spec}),
-        )
-        .unwrap()
+    const HOST: &str = "search example.org. local\nnameserver 192.0.2.1\noptions timeout:1\n";
+
+    fn resolv(spec: serde_json::Value) -> String {
+        let mut spec = spec;
+        spec["containers"] = json!([]);
+        resolv_conf("shop", &serde_json::from_value(spec).unwrap(), HOST)
     }
 
-    #[test]
-    fn names_are_searched_in_the_namespace_first() {
-        let text = resolv_conf(&pod(
-            json!({"containers": [], "dnsConfig": {"options": [{"name": "ndots", "value": "2"}]}}),
-        ));
-        assert_eq!(
-            text,
-            "search shop.svc.cluster.local svc.cluster.local cluster.local\nnameserver 172.30.0.10\noptions ndots:2\n"
-        );
-    }
+    const CLUSTER: &str = "search shop.svc.cluster.local svc.cluster.local cluster.local example.org local\n\
+                           nameserver 172.30.0.10\noptions ndots:5\n";
+    const DEFAULT: &str = "search example.org local\nnameserver 192.0.2.1\noptions timeout:1\n";
 
     #[test]
-    fn volumes_are_filled_and_mounted() {
-        let directory = tempfile::tempdir().unwrap();
-        let pod = pod(json!({
-            "containers": [{"name": "c", "volumeMounts": [
-                {"name": "data", "mountPath": "/a/b"}, {"name": "conf", "mountPath": "/a"}
-            ]}],
-            "volumes": [
-                {"name": "conf", "configMap": {"name": "m", "items": [{"key": "k", "path": "sub/file"}]}},
-                {"name": "data", "emptyDir": {}}
-            ]
-        }));
-        let sources = Sources {
-            config_maps: [("m".into(), [("k".into(), "v".into())].into())].into(),
-            ..Sources::default()
-        };
-        prepare(directory.path(), &pod, &[], &sources, &Facts::default()).unwrap();
-        assert_eq!(
-            std::fs::read_to_string(directory.path().join("volumes/conf/sub/file")).unwrap(),
-            "v"
-        );
-        let container = &pod.spec.as_ref().unwrap().containers[0];
-        let mounts = mounts(directory.path(), &pod, container).unwrap();
-        let targets: Vec<_> = mounts[3..]
-            .iter()
-            .map(|m| (m.target.to_str().unwrap(), m.read_only))
-            .collect();
-        assert_eq!(targets, [("/a", true), ("/a/b", false)]);
-    }
-
-    #[test]
-    fn a_path_that_leads_out_of_a_volume_is_refused() {
-        for path in ["../x", "/etc/passwd", "a/../../b", ""] {
-            assert!(inside(Path::new("/v"), path).is_err(), "{path}");
+    fn dns_policies() {
+        let cases = [
+            (json!({}), CLUSTER),
+            (
+                json!({"dnsPolicy": "ClusterFirst", "hostNetwork": true}),
+                DEFAULT,
+            ),
+            (
+                json!({"dnsPolicy": "ClusterFirstWithHostNet", "hostNetwork": true}),
+                CLUSTER,
+            ),
+            (json!({"dnsPolicy": "Default"}), DEFAULT),
+            (
+                json!({"dnsPolicy": "None", "dnsConfig": {"nameservers": ["192.0.2.7"]}}),
+                "nameserver 192.0.2.7\n",
+            ),
+        ];
+        for (spec, want) in cases {
+            assert_eq!(resolv(spec.clone()), want, "{spec}");
         }
+    }
+
+    #[test]
+    fn the_pods_own_config_is_added_and_its_options_win() {
+        let got = resolv(json!({"dnsPolicy": "Default", "dnsConfig": {
+            "nameservers": ["192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4"],
+            "searches": ["local", "own"], "options": [{"name": "timeout", "value": "3"}, {"name": "edns0"}]
+        }}));
+        let want = "search example.org local own\nnameserver 192.0.2.1\nnameserver 192.0.2.2\nnameserver 192.0.2.3\n\
+                    options timeout:3 edns0\n";
+        assert_eq!(got, want);
+    }
+
+    #[test]
+    fn hosts_name_the_pod_and_its_aliases() {
+        let pod: Pod = serde_json::from_value(json!({
+            "metadata": {"name": "web-0", "namespace": "shop"},
+            "spec": {"containers": [], "subdomain": "web", "hostAliases": [{"ip": "192.0.2.9", "hostnames": ["a", "b"]}]}
+        }))
+        .unwrap();
+        let text = hosts(&pod, &["10.1.0.2".parse().unwrap()]);
+        assert!(text.contains("\n10.1.0.2\tweb-0.web.shop.svc.cluster.local\tweb-0\n"));
+        assert!(text.ends_with("# Entries added by HostAliases.\n192.0.2.9\ta\tb\n"));
+    }
+
+    #[test]
+    fn long_names_are_cut_to_what_the_kernel_takes() {
+        let mut pod = Pod::default();
+        pod.metadata.name = Some(format!("{}-end", "x".repeat(62)));
+        assert_eq!(host_names(&pod).0, "x".repeat(62));
     }
 }

@@ -146,20 +146,8 @@ fn logs(
 
 /// Waits until a run of a container has ended.
 async fn end_of_run(directory: &Path, container: &str, attempt: u32) {
-    let Ok(mut shim) = Shim::connect(directory) else {
-        return;
-    };
-    loop {
-        let gone = shim.news.borrow_and_update().is_none();
-        let running = match shim.state().await {
-            Ok(state) => state
-                .last_run(container)
-                .is_some_and(|run| run.attempt == attempt && run.is_running()),
-            Err(_) => false,
-        };
-        if gone || !running || shim.news.changed().await.is_err() {
-            return;
-        }
+    if let Some(shim) = Shim::connect(directory).await {
+        shim.wait_end(container, attempt).await;
     }
 }
 

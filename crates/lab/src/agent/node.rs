@@ -18,20 +18,24 @@ const RENEW: Duration = Duration::from_secs(10);
 const LEASE_SECONDS: i32 = 40;
 /// How long to wait after a failed request.
 const RETRY: Duration = Duration::from_millis(500);
+/// A request to the API that takes longer is tried again.
+const REQUEST_MAX: Duration = Duration::from_secs(5);
 /// What kubelet reports by default; a scheduler puts no more on a node.
-const PODS_MAX: u32 = 110;
+pub const PODS_MAX: usize = 110;
 
 /// Registers the node and keeps saying that it is alive, for ever.
 pub async fn keep(client: Client, plan: NodePlan) {
     let nodes: Api<Node> = Api::all(client.clone());
     let leases: Api<Lease> = Api::namespaced(client, "kube-node-lease");
     loop {
-        let wait = match beat(&nodes, &leases, plan).await {
-            Ok(()) => RENEW,
-            Err(error) => {
+        let told = tokio::time::timeout(REQUEST_MAX, beat(&nodes, &leases, plan)).await;
+        let wait = match told {
+            Ok(Ok(())) => RENEW,
+            Ok(Err(error)) => {
                 tracing::debug!(%error, "can't tell the API that the node is alive");
                 RETRY
             }
+            Err(_) => RETRY,
         };
         tokio::time::sleep(wait).await;
     }

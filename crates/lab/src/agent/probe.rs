@@ -1,148 +1,273 @@
-//! The state of one probe: when it is due, and what its results mean. Pure; time is an argument.
+//! One probe of one run of a container: when it is due, and what its results mean. The kubelet's rules; pure.
+//!
+//! One thing is quicker than in the kubelet: until the first success a readiness or startup probe is also tried between
+//! its periods, so that a pod is ready soon after its server is up. Failures of these extra tries do not count.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Probe;
 
+/// Extra tries come no closer together than this …
+const EXTRA_MIN: Duration = Duration::from_millis(50);
+/// … and no farther apart than this.
+const EXTRA_MAX: Duration = Duration::from_secs(1);
+
 /// What a probe is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Purpose {
-    /// Has the container started? Until then the other probes wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Holds the other two back until it has succeeded once.
     Startup,
-    /// May it get traffic?
-    Readiness,
-    /// Does it live? If not it is killed.
+    /// Restarts the container when it fails.
     Liveness,
+    /// Says whether the pod may get traffic.
+    Readiness,
 }
 
-impl Purpose {
-    /// The word in events.
-    pub fn word(self) -> &'static str {
+impl Kind {
+    /// As events name it.
+    pub fn name(self) -> &'static str {
         match self {
-            Purpose::Startup => "Startup",
-            Purpose::Readiness => "Readiness",
-            Purpose::Liveness => "Liveness",
+            Kind::Startup => "Startup",
+            Kind::Liveness => "Liveness",
+            Kind::Readiness => "Readiness",
         }
     }
 }
 
-/// One probe of one run of a container.
-#[derive(Debug, Clone)]
-pub struct ProbeState {
-    period: Duration,
-    first: Instant,
-    last: Option<Instant>,
-    thresholds: (u32, u32),
-    /// Results of the same kind in a row: how many, and whether they were successes.
-    streak: (u32, bool),
-    verdict: bool,
-}
-
-impl ProbeState {
-    /// A probe of a container that started at `started`, with the API's defaults for what is not given.
-    /// `verdict` is what holds until the first result: a readiness that an earlier agent had found stays.
-    pub fn new(probe: &Probe, started: Instant, verdict: bool) -> ProbeState {
-        let seconds = |value: Option<i32>, default: u64| {
-            Duration::from_secs(value.map_or(default, |v| v.max(0) as u64))
-        };
-        let count = |value: Option<i32>, default: u32| value.map_or(default, |v| v.max(1) as u32);
-        ProbeState {
-            period: seconds(probe.period_seconds, 10).max(Duration::from_secs(1)),
-            first: started + seconds(probe.initial_delay_seconds, 0),
-            last: None,
-            thresholds: (
-                count(probe.success_threshold, 1),
-                count(probe.failure_threshold, 3),
-            ),
-            streak: (0, false),
-            verdict,
-        }
-    }
-
+/// The numbers of a probe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rules {
+    /// From the container's start to the first try.
+    pub initial_delay: Duration,
+    /// Between tries.
+    pub period: Duration,
     /// How long one try may take.
-    pub fn timeout(probe: &Probe) -> Duration {
-        Duration::from_secs(
-            probe
-                .timeout_seconds
-                .map_or(1, |seconds| seconds.max(1) as u64),
+    pub timeout: Duration,
+    /// How many successes in a row turn the result.
+    pub successes: u32,
+    /// How many failures in a row turn the result.
+    pub failures: u32,
+}
+
+impl From<&Probe> for Rules {
+    fn from(probe: &Probe) -> Rules {
+        let seconds = |value: Option<i32>, default: u64| {
+            let given = value.and_then(|value| u64::try_from(value).ok());
+            Duration::from_secs(given.filter(|value| *value > 0).unwrap_or(default))
+        };
+        let count = |value: Option<i32>, default: u32| {
+            let given = value.and_then(|value| u32::try_from(value).ok());
+            given.filter(|value| *value > 0).unwrap_or(default)
+        };
+        Rules {
+            initial_delay: seconds(probe.initial_delay_seconds, 0),
+            period: seconds(probe.period_seconds, 10),
+            timeout: seconds(probe.timeout_seconds, 1),
+            successes: count(probe.success_threshold, 1),
+            failures: count(probe.failure_threshold, 3),
+        }
+    }
+}
+
+/// A probe over time.
+#[derive(Debug, Clone)]
+pub struct Schedule {
+    /// What it is for.
+    pub kind: Kind,
+    /// Its numbers.
+    pub rules: Rules,
+    /// Its result so far: success?
+    pub result: bool,
+    begin: Timestamp,
+    next_tick: Timestamp,
+    next_extra: Option<Timestamp>,
+    /// Whether a try is under way, and whether its failure will count.
+    trying: Option<bool>,
+    streak: (bool, u32),
+}
+
+/// What one try has changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Effect {
+    /// The result is another one now.
+    pub changed: bool,
+    /// The failure counts, so people should hear of it.
+    pub failed: bool,
+    /// A liveness or startup probe has failed for good: the container must be restarted.
+    pub fatal: bool,
+}
+
+impl Schedule {
+    /// The probe of a run that began at `started`. `known` is the result that an earlier agent had found.
+    pub fn new(
+        kind: Kind,
+        rules: Rules,
+        started: Timestamp,
+        now: Timestamp,
+        known: Option<bool>,
+    ) -> Schedule {
+        let begin = started + rules.initial_delay;
+        let result = known.unwrap_or(kind == Kind::Liveness);
+        let first = begin.max(now);
+        let extra = kind != Kind::Liveness && !result && rules.successes == 1;
+        Schedule {
+            kind,
+            rules,
+            result,
+            begin,
+            next_tick: first,
+            next_extra: extra.then_some(first),
+            trying: None,
+            streak: (result, 0),
+        }
+    }
+
+    /// When the next try is due; none while one is under way.
+    pub fn due(&self) -> Option<Timestamp> {
+        if self.trying.is_some() {
+            return None;
+        }
+        Some(
+            self.next_extra
+                .map_or(self.next_tick, |extra| extra.min(self.next_tick)),
         )
     }
 
-    /// When it is next due.
-    pub fn due(&self) -> Instant {
-        self.last.map_or(self.first, |last| last + self.period)
+    /// A try begins.
+    pub fn begin(&mut self, now: Timestamp) {
+        let counts = now >= self.next_tick;
+        self.trying = Some(counts);
+        if counts {
+            // A tick that was missed (the last try took long) is not made up for.
+            while self.next_tick <= now {
+                self.next_tick += self.rules.period;
+            }
+        }
+        if self.next_extra.is_some() {
+            let age = Duration::try_from(now.duration_since(self.begin)).unwrap_or_default();
+            self.next_extra = Some(now + (age / 4).clamp(EXTRA_MIN, EXTRA_MAX));
+        }
     }
 
-    /// A try began at `began` and had this result. Returns the new verdict if it has changed, or has been confirmed
-    /// by a full row of failures (a liveness probe acts on each).
-    pub fn observe(&mut self, began: Instant, success: bool) -> Option<bool> {
-        self.last = Some(began);
-        self.streak = if self.streak.1 == success {
-            (self.streak.0 + 1, success)
-        } else {
-            (1, success)
+    /// The try is over.
+    pub fn finish(&mut self, success: bool) -> Effect {
+        let counts = self.trying.take().unwrap_or(true) || success;
+        if !counts {
+            return Effect::default();
+        }
+        if success {
+            self.next_extra = None;
+        }
+        self.streak = match self.streak {
+            (last, count) if last == success => (last, count.saturating_add(1)),
+            _ => (success, 1),
         };
-        let (successes, failures) = self.thresholds;
-        if self.streak.0 < if success { successes } else { failures } {
-            return None;
+        let needed = if success {
+            self.rules.successes
+        } else {
+            self.rules.failures
+        };
+        let decided = self.streak.1 >= needed;
+        let changed = decided && self.result != success;
+        if decided {
+            self.result = success;
         }
-        if !success {
-            self.streak.0 = 0;
+        Effect {
+            changed,
+            failed: !success,
+            fatal: decided && !success && self.kind != Kind::Readiness,
         }
-        let changed = self.verdict != success;
-        self.verdict = success;
-        (changed || !success).then_some(success)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
-    fn state(probe: serde_json::Value, verdict: bool) -> (ProbeState, Instant) {
-        let start = Instant::now();
-        (
-            ProbeState::new(&serde_json::from_value(probe).unwrap(), start, verdict),
-            start,
-        )
+    const RULES: Rules = Rules {
+        initial_delay: Duration::ZERO,
+        period: Duration::from_secs(10),
+        timeout: Duration::from_secs(1),
+        successes: 1,
+        failures: 3,
+    };
+
+    fn at(ms: i64) -> Timestamp {
+        Timestamp::from_millisecond(ms).unwrap()
+    }
+
+    /// Runs the probe of a server that is up from `up` to `down`; the tries (in ms) and how each ended.
+    fn drive(schedule: &mut Schedule, up: i64, down: i64, until: i64) -> Vec<(i64, Effect)> {
+        let mut tries = Vec::new();
+        while let Some(due) = schedule.due().filter(|due| *due < at(until)) {
+            schedule.begin(due);
+            let ms = due.as_millisecond();
+            tries.push((ms, schedule.finish((up..down).contains(&ms))));
+        }
+        tries
     }
 
     #[test]
-    fn it_is_due_after_the_delay_and_then_every_period() {
-        let (mut probe, start) =
-            state(json!({"initialDelaySeconds": 5, "periodSeconds": 2}), false);
-        assert_eq!(probe.due() - start, Duration::from_secs(5));
-        probe.observe(start + Duration::from_secs(6), true);
-        assert_eq!(probe.due() - start, Duration::from_secs(8));
+    fn readiness_is_found_quickly_and_then_checked_at_the_period() {
+        let mut probe = Schedule::new(Kind::Readiness, RULES, at(0), at(0), None);
+        let tries = drive(&mut probe, 300, i64::MAX, 25_000);
+        let found = tries.iter().find(|(_, effect)| effect.changed).unwrap().0;
+        assert!((300..400).contains(&found), "{tries:?}");
+        let after: Vec<_> = tries.iter().map(|t| t.0).filter(|ms| *ms > found).collect();
+        assert_eq!(after, [10_000, 20_000]);
+        assert!(probe.result);
     }
 
     #[test]
-    fn thresholds_count_results_in_a_row() {
-        let (mut probe, now) = state(json!({"successThreshold": 2, "failureThreshold": 3}), false);
-        let mut see = |success| probe.observe(now, success);
-        assert_eq!([see(true), see(false), see(true)], [None, None, None]);
-        assert_eq!(see(true), Some(true));
-        assert_eq!(see(true), None, "no news");
-        assert_eq!(
-            [see(false), see(false), see(false)],
-            [None, None, Some(false)]
-        );
-        assert_eq!(
-            [see(false), see(false), see(false)],
-            [None, None, Some(false)],
-            "each full row counts"
-        );
+    fn extra_tries_never_use_up_a_startup_probe() {
+        let mut probe = Schedule::new(Kind::Startup, RULES, at(0), at(0), None);
+        let tries = drive(&mut probe, i64::MAX, i64::MAX, 20_001);
+        let fatal: Vec<_> = tries.iter().filter(|t| t.1.fatal).map(|t| t.0).collect();
+        assert_eq!(fatal, [20_000], "the third period, as the kubelet counts");
+        assert!(tries.len() > 20);
     }
 
     #[test]
-    fn the_defaults_are_the_apis() {
-        let (mut probe, now) = state(json!({}), true);
-        assert_eq!(probe.due(), now);
-        assert_eq!(
-            [false, false, false].map(|ok| probe.observe(now, ok)),
-            [None, None, Some(false)]
-        );
-        assert_eq!(probe.due() - now, Duration::from_secs(10));
+    fn liveness_fails_after_its_threshold_only() {
+        let rules = Rules {
+            initial_delay: Duration::from_secs(5),
+            ..RULES
+        };
+        let mut probe = Schedule::new(Kind::Liveness, rules, at(0), at(0), None);
+        assert!(probe.result, "alive until the contrary is shown");
+        let tries = drive(&mut probe, 0, 20_000, 60_000);
+        let times: Vec<_> = tries.iter().map(|t| t.0).collect();
+        assert_eq!(times, [5_000, 15_000, 25_000, 35_000, 45_000, 55_000]);
+        let fatal = tries.iter().find(|t| t.1.fatal).unwrap().0;
+        assert_eq!(fatal, 45_000);
+    }
+
+    #[test]
+    fn one_success_between_failures_starts_the_count_again() {
+        let mut probe = Schedule::new(Kind::Liveness, RULES, at(0), at(0), None);
+        for success in [false, false, true, false, false] {
+            assert!(!probe.finish(success).fatal);
+        }
+        assert!(probe.finish(false).fatal);
+    }
+
+    #[test]
+    fn a_success_threshold_waits_for_that_many_periods() {
+        let rules = Rules {
+            successes: 3,
+            ..RULES
+        };
+        let mut probe = Schedule::new(Kind::Readiness, rules, at(0), at(0), None);
+        let tries = drive(&mut probe, 0, i64::MAX, 30_000);
+        let changed: Vec<_> = tries.iter().map(|t| (t.0, t.1.changed)).collect();
+        assert_eq!(changed, [(0, false), (10_000, false), (20_000, true)]);
+    }
+
+    #[test]
+    fn a_new_agent_keeps_what_the_old_one_knew() {
+        let probe = Schedule::new(Kind::Readiness, RULES, at(0), at(99_000), Some(true));
+        assert!(probe.result);
+        assert_eq!(probe.due(), Some(at(99_000)));
     }
 }

@@ -1,154 +1,186 @@
-//! A pod's status as the kubelet would report it, from what the shim and the probes say. Pure.
+//! A pod's status, from its manifest, what the shim says and what the probes found: the kubelet's rules; pure.
 
-use jiff::{Timestamp, Unit};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     Container, ContainerState, ContainerStateRunning, ContainerStateTerminated,
-    ContainerStateWaiting, ContainerStatus, HostIP, Pod, PodCondition, PodIP, PodSpec, PodStatus,
+    ContainerStateWaiting, ContainerStatus, HostIP, Pod, PodIP, PodStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::decide::{Memory, Plan, Stand, is_sidecar};
-use super::env::Facts;
+use super::backoff::spell;
+use super::conditions::{self, Readiness};
+use super::decide::{Decision, Phase, is_sidecar};
 use crate::shim::protocol::{PodState, Run};
 
-/// Everything that a status is made of.
-pub struct Input<'a> {
-    /// The pod as the API has it; its conditions keep their transition times.
-    pub pod: &'a Pod,
-    /// Its addresses and the node's.
-    pub facts: &'a Facts,
-    /// Whether its network and shim stand.
-    pub sandbox: bool,
-    /// The shim's view.
-    pub state: &'a PodState,
-    /// The agent's view.
-    pub memory: &'a Memory,
-    /// What is to be done.
-    pub plan: &'a Plan,
-    /// The present.
-    pub now: Timestamp,
+/// What the agent knows of a container beyond the shim's state.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// Startup probe and postStart hook are done.
+    pub started: bool,
+    /// The readiness probe says yes (or there is none).
+    pub ready: bool,
+    /// Why it can't be started: reason and message.
+    pub trouble: Option<(String, String)>,
 }
 
-/// Builds the status.
-pub fn build(input: &Input) -> PodStatus {
-    let empty = PodSpec::default();
-    let spec = input.pod.spec.as_ref().unwrap_or(&empty);
-    let old = input.pod.status.clone().unwrap_or_default();
-    let of = |containers: &[Container]| -> Vec<ContainerStatus> {
-        containers
-            .iter()
-            .map(|container| container_status(input, container))
-            .collect()
-    };
-    let init = of(spec.init_containers.as_deref().unwrap_or_default());
-    let main = of(&spec.containers);
-    let phase = phase(input, spec, &main);
-    let conditions = conditions(input, spec, &old, &init, &main, phase);
-    PodStatus {
-        phase: Some(phase.into()),
-        conditions: Some(conditions),
-        host_ip: input.facts.host_ips.first().cloned(),
-        host_ips: Some(
-            input
-                .facts
-                .host_ips
-                .iter()
-                .map(|ip| HostIP { ip: ip.clone() })
-                .collect(),
-        ),
-        pod_ip: input.facts.pod_ips.first().cloned(),
-        pod_ips: Some(
-            input
-                .facts
-                .pod_ips
-                .iter()
-                .map(|ip| PodIP { ip: ip.clone() })
-                .collect(),
-        ),
-        start_time: Some(old.start_time.unwrap_or_else(|| time(input.now))),
-        init_container_statuses: (!init.is_empty()).then_some(init),
-        container_statuses: Some(main),
-        qos_class: old.qos_class.or_else(|| Some("BestEffort".into())),
-        ..PodStatus::default()
-    }
+/// Everything that a status is made of.
+#[derive(Debug)]
+pub struct Input<'a> {
+    /// The pod, with the status that the API has.
+    pub pod: &'a Pod,
+    /// What the shim says; empty without one.
+    pub state: &'a PodState,
+    /// What was decided about the containers.
+    pub decision: &'a Decision,
+    /// By container.
+    pub found: &'a BTreeMap<String, Found>,
+    /// The pod's addresses; empty as long as it has no network.
+    pub pod_ips: &'a [IpAddr],
+    /// The node's addresses.
+    pub host_ips: &'a [IpAddr],
+    /// Whether the pod's namespaces stand.
+    pub sandbox: bool,
+    /// The time.
+    pub now: Timestamp,
 }
 
 /// API times have whole seconds.
 pub fn time(at: Timestamp) -> Time {
-    Time(at.round(Unit::Second).unwrap_or(at))
+    Time(Timestamp::from_second(at.as_second()).unwrap_or(at))
 }
 
-fn container_status(input: &Input, container: &Container) -> ContainerStatus {
-    let (name, uid) = (
-        &container.name,
-        input.pod.metadata.uid.as_deref().unwrap_or_default(),
-    );
-    let (last, previous) = (input.state.last_run(name), input.state.previous_run(name));
-    let running = last.is_some_and(Run::is_running);
-    let health = input.memory.health.get(name).copied();
-    let state = state(input, name, last);
-    let shows_last = state.waiting.is_none();
-    let last_state = if shows_last { previous } else { last };
-    let finished_init = is_init(input.pod, name)
-        && last.is_some_and(|run| run.ended.as_ref().is_some_and(|e| e.exit_code == 0));
-    let first_attempt = input
-        .memory
-        .first_attempt
-        .get(name)
-        .copied()
-        .unwrap_or_default();
+/// The status.
+pub fn build(input: &Input<'_>) -> PodStatus {
+    let old = input.pod.status.clone().unwrap_or_default();
+    let spec = input.pod.spec.clone().unwrap_or_default();
+    let statuses = |containers: &[Container], init: bool| {
+        let one = |container: &Container| container_status(input, container, init);
+        containers.iter().map(one).collect::<Vec<_>>()
+    };
+    let init = spec
+        .init_containers
+        .as_deref()
+        .map(|list| statuses(list, true));
+    let containers = statuses(&spec.containers, false);
+    let readiness = Readiness {
+        pod: input.pod,
+        sandbox: input.sandbox,
+        initialized: input.decision.initialized,
+        incomplete: incomplete(&spec.init_containers.unwrap_or_default(), input),
+        unready: unready(&containers, init.as_deref(), input),
+        phase: input.decision.phase,
+    };
+    PodStatus {
+        phase: Some(input.decision.phase.name().to_string()),
+        conditions: Some(conditions::build(&readiness, input.now)),
+        host_ip: input.host_ips.first().map(IpAddr::to_string),
+        host_ips: Some(
+            input
+                .host_ips
+                .iter()
+                .map(|ip| HostIP { ip: ip.to_string() })
+                .collect(),
+        ),
+        pod_ip: input.pod_ips.first().map(IpAddr::to_string),
+        pod_ips: (!input.pod_ips.is_empty()).then(|| {
+            input
+                .pod_ips
+                .iter()
+                .map(|ip| PodIP { ip: ip.to_string() })
+                .collect()
+        }),
+        start_time: old.start_time.or(Some(time(input.now))),
+        init_container_statuses: init,
+        container_statuses: Some(containers),
+        observed_generation: input.pod.metadata.generation,
+        ..PodStatus::default()
+    }
+}
+
+/// The init containers that are not done.
+fn incomplete(containers: &[Container], input: &Input<'_>) -> Vec<String> {
+    let done = |container: &&Container| {
+        let run = input.state.last_run(&container.name);
+        let succeeded = run
+            .and_then(|run| run.ended.as_ref())
+            .is_some_and(|ended| ended.exit_code == 0);
+        let found = input.found.get(&container.name);
+        succeeded || (is_sidecar(container) && found.is_some_and(|found| found.started))
+    };
+    let open = containers.iter().filter(|container| !done(container));
+    open.map(|container| container.name.clone()).collect()
+}
+
+fn unready(
+    containers: &[ContainerStatus],
+    init: Option<&[ContainerStatus]>,
+    input: &Input<'_>,
+) -> Vec<String> {
+    let spec = input.pod.spec.as_ref();
+    let sidecar = |name: &str| {
+        let mut init = spec
+            .into_iter()
+            .flat_map(|spec| spec.init_containers.iter().flatten());
+        init.any(|container| container.name == name && is_sidecar(container))
+    };
+    let sidecars = init
+        .into_iter()
+        .flatten()
+        .filter(|status| sidecar(&status.name));
+    let open = sidecars.chain(containers).filter(|status| !status.ready);
+    open.map(|status| status.name.clone()).collect()
+}
+
+fn container_status(input: &Input<'_>, container: &Container, init: bool) -> ContainerStatus {
+    let name = &container.name;
+    let uid = input.pod.metadata.uid.as_deref().unwrap_or_default();
+    let id = |attempt: u32| format!("portolan://{uid}/{name}/{attempt}");
+    let run = input.state.last_run(name);
+    let found = input.found.get(name).cloned().unwrap_or_default();
+    let is_running = run.is_some_and(Run::is_running);
+    let terminated = |run: &Run| terminated_state(run, id(run.attempt));
+    let (state, last) = match run {
+        None => (waiting(input, &found, init), None),
+        Some(run) if run.is_running() => {
+            let running = ContainerStateRunning {
+                started_at: Some(time(run.started_at)),
+            };
+            let state = ContainerState {
+                running: Some(running),
+                ..ContainerState::default()
+            };
+            (state, input.state.previous_run(name).and_then(terminated))
+        }
+        Some(run) => match input.decision.waits.get(name) {
+            Some((_, wait)) => (crash_loop(input.pod, name, *wait), terminated(run)),
+            None => (
+                terminated(run).unwrap_or_default(),
+                input.state.previous_run(name).and_then(terminated),
+            ),
+        },
+    };
     ContainerStatus {
         name: name.clone(),
         image: container.image.clone().unwrap_or_default(),
         image_id: String::new(),
-        container_id: last.map(|run| container_id(uid, name, run.attempt)),
-        ready: (running && health.is_none_or(|health| health.started && health.ready))
-            || finished_init,
-        started: Some(running && health.is_none_or(|health| health.started)),
-        restart_count: last
-            .map_or(first_attempt, |run| run.attempt)
-            .try_into()
-            .unwrap_or(i32::MAX),
-        last_state: last_state.and_then(|run| terminated(uid, name, run)),
+        container_id: run.map(|run| id(run.attempt)),
+        restart_count: run.map_or(0, |run| run.attempt as i32),
+        ready: match (&state.terminated, init && !is_sidecar(container)) {
+            (Some(ended), true) => ended.exit_code == 0,
+            _ => is_running && found.started && found.ready,
+        },
+        started: Some(is_running && found.started),
         state: Some(state),
+        last_state: Some(last.unwrap_or_default()),
         ..ContainerStatus::default()
     }
 }
 
-fn is_init(pod: &Pod, name: &str) -> bool {
-    let mut init = pod
-        .spec
-        .iter()
-        .flat_map(|spec| spec.init_containers.iter().flatten());
-    init.any(|container| container.name == name && !is_sidecar(container))
-}
-
-fn state(input: &Input, name: &str, last: Option<&Run>) -> ContainerState {
-    let uid = input.pod.metadata.uid.as_deref().unwrap_or_default();
-    let waiting = |reason: &str, message: Option<String>| ContainerState {
-        waiting: Some(ContainerStateWaiting {
-            reason: Some(reason.into()),
-            message,
-        }),
-        ..ContainerState::default()
-    };
-    match (input.plan.stands.get(name), last) {
-        (Some(Stand::BackOff(_, text)), _) => waiting("CrashLoopBackOff", Some(text.clone())),
-        (Some(Stand::Blocked(blocked)), _) => {
-            waiting(blocked.reason, Some(blocked.message.clone()))
-        }
-        (_, Some(run)) => terminated(uid, name, run).unwrap_or_else(|| ContainerState {
-            running: Some(ContainerStateRunning {
-                started_at: Some(time(run.started_at)),
-            }),
-            ..ContainerState::default()
-        }),
-        (Some(Stand::Later), None) => waiting("PodInitializing", None),
-        _ => waiting("ContainerCreating", None),
-    }
-}
-
-fn terminated(uid: &str, name: &str, run: &Run) -> Option<ContainerState> {
+fn terminated_state(run: &Run, id: String) -> Option<ContainerState> {
     let ended = run.ended.as_ref()?;
     let reason = match (&ended.start_error, ended.exit_code) {
         (Some(_), _) => "StartError",
@@ -156,11 +188,11 @@ fn terminated(uid: &str, name: &str, run: &Run) -> Option<ContainerState> {
         (None, _) => "Error",
     };
     let terminated = ContainerStateTerminated {
-        container_id: Some(container_id(uid, name, run.attempt)),
+        container_id: Some(id),
         exit_code: ended.exit_code,
         finished_at: Some(time(ended.finished_at)),
         message: ended.start_error.clone(),
-        reason: Some(reason.into()),
+        reason: Some(reason.to_string()),
         signal: None,
         started_at: Some(time(run.started_at)),
     };
@@ -170,154 +202,59 @@ fn terminated(uid: &str, name: &str, run: &Run) -> Option<ContainerState> {
     })
 }
 
-fn container_id(uid: &str, name: &str, attempt: u32) -> String {
-    format!("portolan://{uid}-{name}-{attempt}")
-}
-
-/// The kubelet's getPhase.
-fn phase(input: &Input, spec: &PodSpec, main: &[ContainerStatus]) -> &'static str {
-    let stand = |name: &str| input.plan.stands.get(name);
-    if !input.plan.initialized {
-        let init = spec.init_containers.iter().flatten();
-        let failed = init.into_iter().any(|c| {
-            !is_sidecar(c)
-                && stand(&c.name) == Some(&Stand::Finished)
-                && !exited_well(input, &c.name)
-        });
-        let ran = main.iter().any(|status| status.container_id.is_some());
-        return if failed {
-            "Failed"
-        } else if ran {
-            "Running"
-        } else {
-            "Pending"
-        };
-    }
-    let finished = |status: &&ContainerStatus| stand(&status.name) == Some(&Stand::Finished);
-    if main.iter().any(|status| status.container_id.is_none()) {
-        "Pending"
-    } else if !main.iter().all(|status| finished(&status)) || main.is_empty() {
-        "Running"
-    } else if main.iter().all(|status| exited_well(input, &status.name)) {
-        "Succeeded"
-    } else {
-        "Failed"
-    }
-}
-
-fn exited_well(input: &Input, name: &str) -> bool {
-    let ended = input
-        .state
-        .last_run(name)
-        .and_then(|run| run.ended.as_ref());
-    ended.is_some_and(|ended| ended.exit_code == 0)
-}
-
-fn conditions(
-    input: &Input,
-    spec: &PodSpec,
-    old: &PodStatus,
-    init: &[ContainerStatus],
-    main: &[ContainerStatus],
-    phase: &str,
-) -> Vec<PodCondition> {
-    let names = |list: Vec<&ContainerStatus>| {
-        list.iter()
-            .map(|status| status.name.as_str())
-            .collect::<Vec<_>>()
-            .join(" ")
+fn waiting(input: &Input<'_>, found: &Found, init: bool) -> ContainerState {
+    let has_init = input.pod.spec.as_ref().is_some_and(|spec| {
+        spec.init_containers
+            .as_ref()
+            .is_some_and(|list| !list.is_empty())
+    });
+    let (reason, message) = match &found.trouble {
+        Some((reason, message)) => (reason.as_str(), Some(message.clone())),
+        // With init containers everything waits for them, as the kubelet says it.
+        None if init || has_init => ("PodInitializing", None),
+        None => ("ContainerCreating", None),
     };
-    let over = matches!(phase, "Succeeded" | "Failed");
-    let unready = main.iter().filter(|status| !status.ready).chain(
-        // A sidecar counts for readiness like the others.
-        init.iter()
-            .filter(|status| !status.ready && !is_init(input.pod, &status.name)),
+    waiting_state(reason, message)
+}
+
+fn crash_loop(pod: &Pod, container: &str, wait: Duration) -> ContainerState {
+    let message = format!(
+        "back-off {} restarting failed container={container} pod={}",
+        spell(wait),
+        full_name(pod)
     );
-    let unready = names(unready.collect());
-    let containers = match (over, unready.is_empty()) {
-        (true, _) => Some(("PodCompleted", String::new())),
-        (false, true) => None,
-        (false, false) => Some((
-            "ContainersNotReady",
-            format!("containers with unready status: [{unready}]"),
-        )),
-    };
-    let gates: Vec<&str> = spec
-        .readiness_gates
-        .iter()
-        .flatten()
-        .map(|gate| gate.condition_type.as_str())
-        .filter(|gate| {
-            !old.conditions
-                .iter()
-                .flatten()
-                .any(|condition| condition.type_ == *gate && condition.status == "True")
-        })
-        .collect();
-    let ready = containers.clone().or_else(|| match gates.first() {
-        Some(gate) => Some((
-            "ReadinessGatesNotReady",
-            format!("corresponding condition of pod readiness gate \"{gate}\" does not exist."),
-        )),
-        None => None,
-    });
-    let incomplete = names(init.iter().filter(|status| !status.ready).collect());
-    let initialized = (!input.plan.initialized).then(|| {
-        (
-            "ContainersNotInitialized",
-            format!("containers with incomplete status: [{incomplete}]"),
-        )
-    });
-    let sandbox = (!input.sandbox).then_some(("", String::new()));
-    let ours = [
-        ("PodReadyToStartContainers", sandbox),
-        ("Initialized", initialized),
-        ("Ready", ready),
-        ("ContainersReady", containers),
-        ("PodScheduled", None),
-    ];
-    let built = ours
-        .into_iter()
-        .map(|(kind, why)| condition(old, kind, why, input.now));
-    let others = old
-        .conditions
-        .iter()
-        .flatten()
-        .filter(|condition| ours_not(&condition.type_))
-        .cloned();
-    built.chain(others).collect()
+    waiting_state("CrashLoopBackOff", Some(message))
 }
 
-fn ours_not(kind: &str) -> bool {
-    !matches!(
-        kind,
-        "PodReadyToStartContainers" | "Initialized" | "Ready" | "ContainersReady" | "PodScheduled"
+/// `web-1_shop(uid)`, as the kubelet's messages name a pod.
+pub fn full_name(pod: &Pod) -> String {
+    let meta = &pod.metadata;
+    let text = |value: &Option<String>| value.clone().unwrap_or_default();
+    format!(
+        "{}_{}({})",
+        text(&meta.name),
+        text(&meta.namespace),
+        text(&meta.uid)
     )
 }
 
-/// A condition that is true unless there is a reason; its transition time moves only when its status does.
-fn condition(
-    old: &PodStatus,
-    kind: &str,
-    why: Option<(&str, String)>,
-    now: Timestamp,
-) -> PodCondition {
-    let status = if why.is_none() { "True" } else { "False" };
-    let known = old
-        .conditions
-        .iter()
-        .flatten()
-        .find(|condition| condition.type_ == kind && condition.status == status);
-    let (reason, message) = why.unwrap_or_default();
-    PodCondition {
-        type_: kind.into(),
-        status: status.into(),
-        reason: (!reason.is_empty()).then(|| reason.into()),
-        message: (!message.is_empty()).then_some(message),
-        last_transition_time: known
-            .and_then(|known| known.last_transition_time.clone())
-            .or_else(|| Some(time(now))),
-        ..PodCondition::default()
+fn waiting_state(reason: &str, message: Option<String>) -> ContainerState {
+    ContainerState {
+        waiting: Some(ContainerStateWaiting {
+            reason: Some(reason.to_string()),
+            message,
+        }),
+        ..ContainerState::default()
+    }
+}
+
+/// The status of a pod that this node refuses.
+pub fn refused(reason: &str, message: &str) -> PodStatus {
+    PodStatus {
+        phase: Some(Phase::Failed.name().to_string()),
+        reason: Some(reason.to_string()),
+        message: Some(format!("Pod was rejected: {message}")),
+        ..PodStatus::default()
     }
 }
 

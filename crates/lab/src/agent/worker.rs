@@ -1,474 +1,321 @@
-//! One pod on this node, from its first sight to its end: a loop that looks at what is wanted (the API) and what is
-//! (the shim, the probes), lets [`super::decide`] say what to do, does it, and reports. It ends with the pod.
+//! One pod on its node: a task that compares what the API wants with what the shim says and does the next thing.
+//!
+//! It is level-triggered: each step looks at everything anew, so it does not matter which event woke it, what an
+//! earlier agent did, or what failed before. Nothing of the pod lives in this task; killing it harms no container.
 
-use std::collections::BTreeSet;
+mod end;
+mod probing;
+mod report;
+mod sandbox;
+mod start;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod, PodSpec};
-use serde_json::Value;
-use tokio::sync::{mpsc, watch};
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
+use portolan_k8s::backoff::Backoff;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::decide::{self, Health, Memory, Plan, Stand};
-use super::env::Facts;
-use super::probe::Purpose;
-use super::prober::Target;
-use super::probes::{Probes, Verdict};
+use super::context::Context;
+use super::decide::{Decision, Seen, decide};
+use super::live::Live;
+use super::memory;
+use super::probe;
 use super::shim_client::Shim;
-use super::{Shared, report, sandbox, start, stop};
-use crate::shim::protocol::PodState;
+use crate::error::Result;
+use crate::shim::protocol::{PodState, Run};
 
-/// When to try again what failed: the sandbox, or a report to the API.
-const RETRY: Duration = Duration::from_secs(1);
-/// A pod that vanished from the API without having been asked to end gets this grace period.
-const GRACE_GONE: Duration = Duration::from_secs(1);
-const GRACE_DEFAULT: Duration = Duration::from_secs(30);
+/// After a failed step (the API is away, a volume is missing) the next one waits this long at first …
+const RETRY_MIN: Duration = Duration::from_millis(200);
+/// … and never longer than this.
+const RETRY_MAX: Duration = Duration::from_secs(10);
+/// A step is made at least this often, whatever happens.
+const RESYNC: Duration = Duration::from_secs(60);
 
-/// What the API wants of a pod: the pod, or nothing when it is gone.
-pub type Wanted = watch::Receiver<Option<Arc<Pod>>>;
-
-/// The state of one pod's loop.
-pub struct Worker {
-    pub(super) shared: Arc<Shared>,
-    pub(super) pod: Arc<Pod>,
-    pub(super) directory: PathBuf,
-    pub(super) facts: Facts,
-    pub(super) shim: Option<Shim>,
-    pub(super) state: PodState,
-    pub(super) memory: Memory,
-    pub(super) sent: Option<Value>,
-    pub(super) ending: bool,
-    wanted: Wanted,
-    probes: Probes,
-    verdicts: mpsc::Receiver<Verdict>,
-    stops: JoinSet<(String, Result<(), String>)>,
-    stopping: BTreeSet<String>,
-    told_backoff: BTreeSet<String>,
+/// What the API wants of a pod.
+#[derive(Debug, Clone)]
+pub struct Desired {
+    /// The newest that was seen of it.
+    pub pod: Arc<Pod>,
+    /// Whether the API has it no more.
+    pub gone: bool,
 }
 
-/// Runs a pod until it has ended and nothing of it is left. `pod` is how it was last seen.
-pub async fn run(shared: Arc<Shared>, pod: Arc<Pod>, wanted: Wanted) {
-    let uid = pod.metadata.uid.clone().unwrap_or_default();
-    let directory = shared.pods_dir().join(&uid);
-    let (probes, verdicts) = Probes::new(shared.events.clone());
-    let mut worker = Worker {
-        shared,
-        pod,
-        directory,
-        facts: Facts::default(),
-        shim: None,
-        state: PodState::default(),
-        memory: Memory::default(),
-        sent: None,
-        ending: false,
-        wanted,
-        probes,
-        verdicts,
-        stops: JoinSet::new(),
-        stopping: BTreeSet::new(),
-        told_backoff: BTreeSet::new(),
-    };
-    worker.adopt();
-    worker.live().await;
-    worker.end().await;
+/// The task of one pod.
+pub struct Worker {
+    context: Arc<Context>,
+    desired: watch::Receiver<Desired>,
+    /// The state as the last step saw it.
+    last: PodState,
+    uid: String,
+    dir: PathBuf,
+    pod: Arc<Pod>,
+    gone: bool,
+    shim: Option<Shim>,
+    /// What ran under an earlier shim.
+    memory: PodState,
+    ips: Vec<IpAddr>,
+    lives: BTreeMap<String, Live>,
+    tasks: JoinSet<Done>,
+    /// The status that we wrote last.
+    written: Option<serde_json::Value>,
+    /// When the pod's deletion was first seen.
+    ending_since: Option<Timestamp>,
+}
+
+/// The end of a task that a worker had started.
+#[derive(Debug)]
+enum Done {
+    Probe {
+        container: String,
+        attempt: u32,
+        kind: probe::Kind,
+        result: Result<(), String>,
+    },
+    PostStart {
+        container: String,
+        attempt: u32,
+        result: Result<(), String>,
+    },
+    Stopped {
+        container: String,
+        hook: Result<(), String>,
+    },
+}
+
+/// What comes after a step.
+enum Next {
+    /// Another one, at the latest at this time.
+    Step(Option<Timestamp>),
+    /// Nothing: the pod is no more.
+    Nothing,
 }
 
 impl Worker {
-    /// Takes over what an earlier agent has left: the shim, and the health that it had reported.
-    fn adopt(&mut self) {
-        let Ok(shim) = Shim::connect(&self.directory) else {
-            return;
-        };
-        self.shim = Some(shim);
-        let status = self.pod.status.clone().unwrap_or_default();
-        let all = status
-            .container_statuses
-            .into_iter()
-            .flatten()
-            .chain(status.init_container_statuses.into_iter().flatten());
-        for known in all.filter(|known| {
-            known
-                .state
-                .as_ref()
-                .is_some_and(|state| state.running.is_some())
-        }) {
-            let health = Health {
-                started: known.started == Some(true),
-                ready: known.ready,
-            };
-            self.memory.health.insert(known.name, health);
-        }
-        if let Ok(ips) = sandbox::pod_ips(&self.shared, &self.pod) {
-            self.facts = sandbox::facts(&self.shared, ips);
+    /// A worker for a pod that this node has been given.
+    pub fn new(context: Arc<Context>, desired: watch::Receiver<Desired>) -> Worker {
+        let pod = desired.borrow().pod.clone();
+        let uid = pod.metadata.uid.clone().unwrap_or_default();
+        Worker {
+            dir: context.pod_dir(&uid),
+            context,
+            desired,
+            last: PodState::default(),
+            uid,
+            pod,
+            gone: false,
+            shim: None,
+            memory: PodState::default(),
+            ips: Vec::new(),
+            lives: BTreeMap::new(),
+            tasks: JoinSet::new(),
+            written: None,
+            ending_since: None,
         }
     }
 
-    /// Until the pod is to end.
-    async fn live(&mut self) {
+    /// Works until the pod is no more.
+    pub async fn run(mut self) {
+        let mut retries = Backoff::new(RETRY_MIN, RETRY_MAX);
+        self.adopt().await;
         loop {
-            if !self.look() {
-                return;
-            }
-            if self.shim.is_none()
-                && let Err(why) = self.set_up().await
-            {
-                self.tell(
-                    None,
-                    "Warning",
-                    "FailedCreatePodSandBox",
-                    format!("Failed to create pod sandbox: {why}"),
-                );
-                report::report(self, &Plan::default()).await;
-                self.wait(Some(RETRY)).await;
-                continue;
-            }
-            if !self.refresh().await {
-                continue;
-            }
-            let spec = self.spec();
-            let plan = self.plan();
-            self.tell_backoff(&plan);
-            let starts = plan.starts(&spec);
-            for (container, attempt) in &starts {
-                start::start(self, container, *attempt).await;
-            }
-            if !starts.is_empty() && !self.refresh().await {
-                continue;
-            }
-            self.probe(&spec);
-            let plan = self.plan();
-            let reported = report::report(self, &plan).await;
-            let until = plan.wake_at().map(|at| {
-                Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or_default()
-            });
-            let again = plan
-                .stands
-                .values()
-                .any(|stand| matches!(stand, Stand::Start(_)))
-                .then_some(Duration::ZERO);
-            let retry = (!reported).then_some(RETRY);
-            self.wait([until, again, retry].into_iter().flatten().min())
-                .await;
-        }
-    }
-
-    /// Sees what the API wants; false when the pod is to end.
-    fn look(&mut self) -> bool {
-        match self.wanted.borrow_and_update().clone() {
-            Some(pod) => self.pod = pod,
-            None => return false,
-        }
-        self.pod.metadata.deletion_timestamp.is_none()
-    }
-
-    async fn set_up(&mut self) -> Result<(), String> {
-        let (shared, pod, directory) = (
-            self.shared.clone(),
-            self.pod.clone(),
-            self.directory.clone(),
-        );
-        let ips = sandbox::pod_ips(&shared, &pod).map_err(|e| e.to_string())?;
-        self.facts = sandbox::facts(&shared, ips);
-        let sources = sandbox::sources(&shared.client, &pod)
-            .await
-            .map_err(|e| e.to_string())?;
-        let facts = self.facts.clone();
-        self.state = PodState::default();
-        self.remember_attempts();
-        let work = move || {
-            sandbox::remember(&directory, &pod).map_err(|e| e.to_string())?;
-            super::files::prepare(&directory, &pod, &ips, &sources, &facts)?;
-            sandbox::set_up(&shared, &directory, &pod, ips).map_err(|e| e.to_string())
-        };
-        let shim = tokio::task::spawn_blocking(work)
-            .await
-            .map_err(|e| e.to_string())??;
-        self.shim = Some(shim);
-        Ok(())
-    }
-
-    /// A new sandbox goes on counting where an earlier one, which the API still shows, has ended.
-    fn remember_attempts(&mut self) {
-        let status = self.pod.status.clone().unwrap_or_default();
-        let all = status
-            .container_statuses
-            .into_iter()
-            .flatten()
-            .chain(status.init_container_statuses.into_iter().flatten());
-        let next = |known: ContainerStatus| {
-            let ran = known.container_id.is_some();
-            ran.then(|| (known.name, known.restart_count.max(0) as u32 + 1))
-        };
-        self.memory.first_attempt = all.filter_map(next).collect();
-        self.memory.health.clear();
-    }
-
-    /// Asks the shim how the containers are; false when the shim has died, and everything in the pod with it.
-    async fn refresh(&mut self) -> bool {
-        let Some(shim) = &mut self.shim else {
-            return false;
-        };
-        shim.news.mark_unchanged();
-        match shim.state().await {
-            Ok(state) => {
-                self.state = state;
-                true
-            }
-            Err(error) => {
-                tracing::warn!(pod = %self.full_name(), %error, "the pod's shim has ended");
-                self.tell(
-                    None,
-                    "Normal",
-                    "SandboxChanged",
-                    "Pod sandbox changed, it will be killed and re-created.".into(),
-                );
-                self.spec()
-                    .containers
-                    .iter()
-                    .for_each(|container| self.probes.stop(&container.name));
-                self.shim = None;
-                false
-            }
-        }
-    }
-
-    pub(super) fn plan(&self) -> Plan {
-        decide::plan(
-            &self.spec(),
-            &self.full_name(),
-            &self.state,
-            &self.memory,
-            Timestamp::now(),
-        )
-    }
-
-    fn spec(&self) -> PodSpec {
-        self.pod.spec.clone().unwrap_or_default()
-    }
-
-    fn full_name(&self) -> String {
-        let text = |value: &Option<String>| value.clone().unwrap_or_default();
-        let meta = &self.pod.metadata;
-        format!(
-            "{}_{}({})",
-            text(&meta.name),
-            text(&meta.namespace),
-            text(&meta.uid)
-        )
-    }
-
-    /// The kubelet's event when a crash loop begins to wait.
-    fn tell_backoff(&mut self, plan: &Plan) {
-        for (name, stand) in &plan.stands {
-            match stand {
-                Stand::BackOff(..) if self.told_backoff.insert(name.clone()) => {
-                    let text = format!(
-                        "Back-off restarting failed container {name} in pod {}",
-                        self.full_name()
-                    );
-                    self.tell(Some(name), "Warning", "BackOff", text);
+            let wake = match self.step().await {
+                Ok(Next::Nothing) => return,
+                Ok(Next::Step(at)) => {
+                    retries.reset();
+                    at
                 }
-                Stand::BackOff(..) => {}
-                _ => drop(self.told_backoff.remove(name)),
-            }
+                Err(error) => {
+                    tracing::info!(pod = self.name(), %error, "trying again");
+                    Some(Timestamp::now() + retries.delay())
+                }
+            };
+            self.wait(wake).await;
         }
     }
 
-    /// Probes the containers that run, and no others.
-    fn probe(&mut self, spec: &PodSpec) {
-        for container in spec
-            .init_containers
-            .iter()
-            .flatten()
-            .chain(&spec.containers)
+    async fn step(&mut self) -> Result<Next> {
+        self.look();
+        let now = Timestamp::now();
+        self.notice_lost_shim(now);
+        self.notice_runs(now);
+        if self.gone || self.pod.metadata.deletion_timestamp.is_some() {
+            return self.end(now).await;
+        }
+        if is_over(&self.pod) {
+            self.tear_down().await?;
+            return Ok(Next::Step(None));
+        }
+        let decision = self.decide(now);
+        if decision.phase.is_final() {
+            return self.wind_down(&decision, now).await;
+        }
+        if self.shim.is_none() {
+            // People shall see that the node has taken the pod before its network and volumes stand.
+            self.report(&decision, now).await?;
+            self.set_up().await?;
+        }
+        for (name, attempt) in &decision.starts {
+            self.start(name, *attempt, now).await;
+        }
+        let now = Timestamp::now();
+        self.start_due_probes(now);
+        let decision = self.decide(now);
+        self.tell_waits(&decision);
+        self.report(&decision, now).await?;
+        Ok(Next::Step(self.next_wake(&decision)))
+    }
+
+    /// Takes in what the API says by now.
+    fn look(&mut self) {
+        let desired = self.desired.borrow_and_update().clone();
+        self.gone = desired.gone;
+        if is_newer(&desired.pod, &self.pod) {
+            self.pod = desired.pod;
+        }
+        if let Some(shim) = &self.shim
+            && shim.state().is_some()
         {
-            match self.state.last_run(&container.name) {
-                Some(run) if run.is_running() => {
-                    let health = self.memory.health.get(&container.name).copied();
-                    let health = health.unwrap_or_else(|| start::first_health(container));
-                    self.memory.health.insert(container.name.clone(), health);
-                    let (attempt, target) = (run.attempt, self.target(container));
-                    self.probes.start(&self.pod, target, attempt, health);
-                }
-                _ => self.probes.stop(&container.name),
-            }
+            self.last = self.state();
         }
     }
 
-    /// Waits for whatever happens next.
-    async fn wait(&mut self, limit: Option<Duration>) {
-        let timer = async {
-            match limit {
-                Some(limit) => tokio::time::sleep(limit).await,
-                None => std::future::pending().await,
-            }
-        };
-        let news = async {
+    async fn wait(&mut self, wake: Option<Timestamp>) {
+        let until = wake.map_or(RESYNC, |at| {
+            Duration::try_from(at.duration_since(Timestamp::now()))
+                .unwrap_or_default()
+                .min(RESYNC)
+        });
+        let shim_changed = async {
             match &mut self.shim {
-                Some(shim) => drop(shim.news.changed().await),
+                Some(shim) => shim.changed().await,
                 None => std::future::pending().await,
             }
         };
         tokio::select! {
-            _ = self.wanted.changed(), if !self.ending => {}
-            () = news => {}
-            Some(verdict) = self.verdicts.recv() => self.judge(&verdict),
-            Some(stopped) = self.stops.join_next() => self.stopped(stopped.ok()),
-            () = timer => {}
+            changed = self.desired.changed() => if changed.is_err() {
+                // The agent ends; so do we, and the pod goes on.
+                std::future::pending::<()>().await
+            },
+            () = shim_changed => {}
+            Some(done) = self.tasks.join_next() => if let Ok(done) = done {
+                self.take_in(done);
+            },
+            () = tokio::time::sleep(until) => {}
         }
     }
 
-    fn judge(&mut self, verdict: &Verdict) {
-        let current = self
-            .state
-            .last_run(&verdict.container)
-            .map(|run| run.attempt)
-            == Some(verdict.attempt);
+    fn take_in(&mut self, done: Done) {
+        match done {
+            Done::Probe {
+                container,
+                attempt,
+                kind,
+                result,
+            } => self.probed(&container, attempt, kind, result),
+            Done::PostStart {
+                container,
+                attempt,
+                result,
+            } => self.post_started(&container, attempt, result),
+            Done::Stopped { container, hook } => self.stopped(&container, hook),
+        }
+    }
+
+    fn state(&self) -> PodState {
+        merged(&self.memory, self.shim.as_ref())
+    }
+
+    fn decide(&self, now: Timestamp) -> Decision {
+        let mut spec = self.spec().clone();
+        if self.gone || self.pod.metadata.deletion_timestamp.is_some() {
+            // Nothing is started again, so what has ended is final.
+            spec.restart_policy = Some("Never".into());
+        }
+        let found = self.containers().filter(|(container, _)| {
+            self.lives
+                .get(&container.name)
+                .is_some_and(|live| live.found(container).started)
+        });
+        let seen = Seen {
+            started: found.map(|(container, _)| container.name.clone()).collect(),
+            backoffs: self
+                .lives
+                .iter()
+                .map(|(name, live)| (name.clone(), live.backoff))
+                .collect(),
+        };
+        decide(&spec, &self.state(), &seen, now)
+    }
+
+    fn next_wake(&self, decision: &Decision) -> Option<Timestamp> {
+        let waits = decision.waits.values().map(|(at, _)| *at);
+        let starts = decision.starts.iter().filter_map(|(name, _)| {
+            let trouble = self.lives.get(name)?.trouble.as_ref()?;
+            Some(trouble.retry)
+        });
+        waits.chain(starts).chain(self.next_probe()).min()
+    }
+
+    fn spec(&self) -> &PodSpec {
+        static NONE: std::sync::LazyLock<PodSpec> = std::sync::LazyLock::new(PodSpec::default);
+        self.pod.spec.as_ref().unwrap_or(&NONE)
+    }
+
+    /// All containers, each with whether it is an init container.
+    fn containers(&self) -> impl Iterator<Item = (&Container, bool)> {
         let spec = self.spec();
-        let mut all = spec
+        let init = spec
             .init_containers
             .iter()
             .flatten()
-            .chain(&spec.containers);
-        let (true, Some(container)) = (
-            current,
-            all.find(|container| container.name == verdict.container),
-        ) else {
-            return;
-        };
-        let health = self
-            .memory
-            .health
-            .entry(verdict.container.clone())
-            .or_insert(start::first_health(container));
-        match (verdict.purpose, verdict.good) {
-            (Purpose::Readiness, good) => health.ready = good,
-            (Purpose::Startup, true) => {
-                health.started = true;
-                self.probes.started(&verdict.container);
-            }
-            (Purpose::Liveness, true) => {}
-            (purpose, false) => {
-                let why = format!(
-                    "failed {} probe, will be restarted",
-                    purpose.word().to_lowercase()
-                );
-                self.kill_container(container, &why);
-            }
-        }
+            .map(|container| (container, true));
+        init.chain(spec.containers.iter().map(|container| (container, false)))
     }
 
-    /// Stops one container because of `why`; the restart policy decides what comes then.
-    pub(super) fn kill_container(&mut self, container: &Container, why: &str) {
-        self.stop_container(
-            container,
-            self.grace(),
-            format!("Container {} {why}", container.name),
-        );
+    fn container(&self, name: &str) -> Option<&Container> {
+        self.containers()
+            .map(|(container, _)| container)
+            .find(|container| container.name == name)
     }
 
-    fn stop_container(&mut self, container: &Container, grace: Duration, text: String) {
-        let Some(shim) = self.shim.clone() else {
-            return;
-        };
-        if self.stopping.insert(container.name.clone()) {
-            self.tell(Some(&container.name), "Normal", "Killing", text);
-            let target = self.target(container);
-            self.stops.spawn(async move {
-                (
-                    target.container.name.clone(),
-                    stop::stop(shim, target, grace).await,
-                )
-            });
-        }
+    fn running(&self, name: &str) -> Option<Run> {
+        self.state()
+            .last_run(name)
+            .filter(|run| run.is_running())
+            .cloned()
     }
 
-    fn stopped(&mut self, stopped: Option<(String, Result<(), String>)>) {
-        let Some((name, hooked)) = stopped else {
-            return;
-        };
-        self.stopping.remove(&name);
-        if let Err(why) = hooked {
-            self.tell(
-                Some(&name),
-                "Warning",
-                "FailedPreStopHook",
-                format!("PreStopHook failed: {why}"),
-            );
-        }
+    fn name(&self) -> &str {
+        self.pod.metadata.name.as_deref().unwrap_or_default()
     }
 
-    /// The grace period that the manifest gives, or the one that came with the deletion.
-    fn grace(&self) -> Duration {
-        let asked = self.pod.metadata.deletion_grace_period_seconds;
-        let own = self
-            .pod
-            .spec
-            .as_ref()
-            .and_then(|spec| spec.termination_grace_period_seconds);
-        asked.or(own).map_or(GRACE_DEFAULT, |seconds| {
-            Duration::from_secs(seconds.max(0) as u64)
-        })
+    fn in_host_network(&self) -> bool {
+        self.spec().host_network == Some(true)
     }
+}
 
-    /// Stops all containers, reports their ends, and takes everything away.
-    async fn end(&mut self) {
-        self.ending = true;
-        self.probes.only_readiness();
-        let gone = self.wanted.borrow().is_none();
-        let grace = if gone { GRACE_GONE } else { self.grace() };
-        if self.shim.is_some() && self.refresh().await {
-            let spec = self.spec();
-            for container in spec
-                .init_containers
-                .iter()
-                .flatten()
-                .chain(&spec.containers)
-            {
-                if self
-                    .state
-                    .last_run(&container.name)
-                    .is_some_and(|run| run.is_running())
-                {
-                    self.stop_container(
-                        container,
-                        grace,
-                        format!("Stopping container {}", container.name),
-                    );
-                }
-            }
-        }
-        while !self.stops.is_empty() {
-            report::report(self, &report::ended(&self.state, &self.spec())).await;
-            self.wait(None).await;
-            if self.shim.is_some() && !self.refresh().await {
-                self.stops.abort_all();
-            }
-        }
-        report::report(self, &report::ended(&self.state, &self.spec())).await;
-        if let Some(mut shim) = self.shim.take() {
-            shim.end().await;
-        }
-        report::remove(self).await;
-    }
+/// Whether the API knows that nothing of the pod will run any more.
+pub fn is_over(pod: &Pod) -> bool {
+    let status = pod.status.as_ref();
+    let phase = status.and_then(|status| status.phase.as_deref());
+    matches!(phase, Some("Succeeded" | "Failed"))
+}
 
-    /// Where probes and hooks of a container go.
-    pub(super) fn target(&self, container: &Container) -> Target {
-        let ip = self.facts.pod_ips.first().and_then(|ip| ip.parse().ok());
-        let ip = ip.unwrap_or(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST));
-        Target {
-            pod: self.directory.clone(),
-            ip,
-            container: container.clone(),
-        }
-    }
+fn merged(memory: &PodState, shim: Option<&Shim>) -> PodState {
+    memory::merge(memory, shim.and_then(Shim::state).unwrap_or_default())
+}
 
-    pub(super) fn tell(&self, container: Option<&str>, kind: &str, reason: &str, message: String) {
-        self.shared
-            .events
-            .tell(&self.pod, container, kind, reason, message);
+/// Whether `a` is not older than `b`; a status that we wrote ourselves is often newer than what the watch has brought.
+fn is_newer(a: &Pod, b: &Pod) -> bool {
+    let version = |pod: &Pod| pod.metadata.resource_version.as_ref()?.parse::<u64>().ok();
+    match (version(a), version(b)) {
+        (Some(a), Some(b)) => a >= b,
+        _ => true,
     }
 }

@@ -1,4 +1,4 @@
-//! Which container is started when.
+//! Pods in words: `name=state` for each container, and what is decided.
 
 use serde_json::json;
 
@@ -9,139 +9,123 @@ fn at(second: i64) -> Timestamp {
     Timestamp::from_second(second).unwrap()
 }
 
-fn spec(policy: &str) -> PodSpec {
+fn spec(policy: &str, init: &[&str], containers: &[&str]) -> PodSpec {
+    let list = |names: &[&str]| {
+        let one = |name: &&str| match name.strip_suffix('*') {
+            Some(sidecar) => json!({"name": sidecar, "restartPolicy": "Always"}),
+            None => json!({"name": name}),
+        };
+        names.iter().map(one).collect::<Vec<_>>()
+    };
     serde_json::from_value(json!({
-        "restartPolicy": policy,
-        "initContainers": [{"name": "one"}, {"name": "side", "restartPolicy": "Always"}],
-        "containers": [{"name": "a"}, {"name": "b"}]
+        "restartPolicy": policy, "initContainers": list(init), "containers": list(containers)
     }))
     .unwrap()
 }
 
-fn run(attempt: u32, code: Option<i32>) -> Run {
-    let ended = code.map(|exit_code| Ended {
-        exit_code,
-        signal: None,
-        finished_at: at(1),
-        start_error: None,
-    });
-    Run {
-        attempt,
-        started_at: at(0),
-        ended,
-    }
-}
-
-fn state(runs: &[(&str, Run)]) -> PodState {
+/// `a=run` runs, `a=0` ended with code 0 in its first run.
+fn state(words: &str) -> PodState {
+    let run = |word: &str| {
+        let (name, how) = word.split_once('=').unwrap();
+        let ended = how.parse().ok().map(|exit_code| Ended {
+            exit_code,
+            signal: None,
+            finished_at: at(1),
+            start_error: None,
+        });
+        let run = Run {
+            attempt: 0,
+            started_at: at(0),
+            ended,
+        };
+        (name.to_string(), vec![run])
+    };
     PodState {
-        containers: runs
-            .iter()
-            .map(|(name, run)| (name.to_string(), vec![run.clone()]))
-            .collect(),
+        containers: words.split_whitespace().map(run).collect(),
     }
 }
 
-fn starts(spec: &PodSpec, state: &PodState, memory: &Memory) -> Vec<(String, u32)> {
-    let plan = plan(spec, "p_ns(u)", state, memory, at(2));
-    plan.starts(spec)
-        .into_iter()
-        .map(|(container, attempt)| (container.name.clone(), attempt))
-        .collect()
+fn started(decision: &Decision) -> String {
+    let words: Vec<_> = decision
+        .starts
+        .iter()
+        .map(|(name, attempt)| format!("{name}#{attempt}"))
+        .collect();
+    words.join(" ")
 }
 
 #[test]
-fn init_containers_run_one_after_the_other_before_the_rest() {
-    let (spec, none) = (spec("Always"), Memory::default());
-    let begun = |runs: &[(&str, Run)]| starts(&spec, &state(runs), &none);
-    assert_eq!(begun(&[]), [("one".into(), 0)]);
-    assert_eq!(begun(&[("one", run(0, None))]), []);
-    assert_eq!(begun(&[("one", run(0, Some(0)))]), [("side".into(), 0)]);
-    let ready = [("one", run(0, Some(0))), ("side", run(0, None))];
-    assert_eq!(begun(&ready), [("a".into(), 0), ("b".into(), 0)]);
-}
-
-#[test]
-fn a_sidecar_must_have_started_first() {
-    let waiting = Health {
-        started: false,
-        ready: false,
+fn containers_are_started_in_the_right_order() {
+    let up = |names: &[&str]| Seen {
+        started: names.iter().map(|name| name.to_string()).collect(),
+        ..Seen::default()
     };
-    let memory = Memory {
-        health: [("side".to_string(), waiting)].into(),
-        ..Memory::default()
-    };
-    assert_eq!(
-        starts(
-            &spec("Always"),
-            &state(&[("one", run(0, Some(0))), ("side", run(0, None))]),
-            &memory
+    let with_init = spec("Always", &["i1", "i2"], &["a", "b"]);
+    let with_sidecar = spec("Always", &["s*", "i"], &["a"]);
+    let cases: &[(&PodSpec, &str, Seen, &str, Phase)] = &[
+        (&with_init, "", up(&[]), "i1#0", Phase::Pending),
+        (&with_init, "i1=run", up(&[]), "", Phase::Pending),
+        (&with_init, "i1=0", up(&[]), "i2#0", Phase::Pending),
+        (&with_init, "i1=0 i2=1", up(&[]), "i2#1", Phase::Pending),
+        (&with_init, "i1=0 i2=0", up(&[]), "a#0 b#0", Phase::Pending),
+        (
+            &with_init,
+            "i1=0 i2=0 a=run b=0",
+            up(&[]),
+            "b#1",
+            Phase::Running,
         ),
-        []
-    );
+        (&with_sidecar, "s=run", up(&[]), "", Phase::Pending),
+        (&with_sidecar, "s=run", up(&["s"]), "i#0", Phase::Pending),
+        (
+            &with_sidecar,
+            "s=0 i=0 a=run",
+            up(&[]),
+            "s#1",
+            Phase::Running,
+        ),
+    ];
+    for (spec, words, seen, want, phase) in cases {
+        let got = decide(spec, &state(words), seen, at(2));
+        assert_eq!(
+            (started(&got).as_str(), got.phase),
+            (*want, *phase),
+            "{words}"
+        );
+    }
 }
 
 #[test]
-fn the_restart_policy_decides_about_ended_containers() {
-    let ended = |code| {
-        state(&[
-            ("one", run(0, Some(0))),
-            ("side", run(0, None)),
-            ("a", run(3, Some(code))),
-            ("b", run(0, None)),
-        ])
-    };
-    let none = Memory::default();
-    let again = vec![("a".to_string(), 4)];
-    assert_eq!(starts(&spec("Always"), &ended(0), &none), again);
-    assert_eq!(starts(&spec("OnFailure"), &ended(1), &none), again);
-    assert_eq!(starts(&spec("OnFailure"), &ended(0), &none), []);
-    assert_eq!(starts(&spec("Never"), &ended(1), &none), []);
+fn the_restart_policy_decides_how_a_pod_ends() {
+    let cases = [
+        ("Always", "a=0 b=1", "a#1 b#1", Phase::Running),
+        ("OnFailure", "a=0 b=1", "b#1", Phase::Running),
+        ("OnFailure", "a=0 b=0", "", Phase::Succeeded),
+        ("Never", "a=0 b=1", "", Phase::Failed),
+        ("Never", "a=0 b=run", "", Phase::Running),
+        ("Never", "a=0 b=0", "", Phase::Succeeded),
+    ];
+    for (policy, words, want, phase) in cases {
+        let spec = spec(policy, &[], &["a", "b"]);
+        let got = decide(&spec, &state(words), &Seen::default(), at(2));
+        assert_eq!(
+            (started(&got).as_str(), got.phase),
+            (want, phase),
+            "{policy} {words}"
+        );
+    }
+    let failed_init = spec("Never", &["i"], &["a"]);
+    let got = decide(&failed_init, &state("i=3"), &Seen::default(), at(2));
+    assert_eq!(got.phase, Phase::Failed);
 }
 
 #[test]
-fn a_failing_init_container_is_repeated_unless_the_policy_is_never() {
-    let failed = state(&[("one", run(0, Some(1)))]);
-    assert_eq!(
-        starts(&spec("Always"), &failed, &Memory::default()),
-        [("one".into(), 1)]
-    );
-    let plan = plan(&spec("Never"), "p", &failed, &Memory::default(), at(2));
-    assert_eq!(
-        (plan.stands["one"].clone(), plan.stands["a"].clone()),
-        (Stand::Finished, Stand::Later)
-    );
-}
-
-#[test]
-fn a_crash_loop_waits_and_says_so() {
-    let mut memory = Memory::default();
-    memory
-        .backoff
-        .entry("a".into())
-        .or_default()
-        .restarted(at(0), at(1));
-    let spec: PodSpec = serde_json::from_value(json!({"containers": [{"name": "a"}]})).unwrap();
-    let plan = plan(
-        &spec,
-        "p_ns(u)",
-        &state(&[("a", run(1, Some(1)))]),
-        &memory,
-        at(2),
-    );
-    let text = "back-off 10s restarting failed container=a pod=p_ns(u)".to_string();
-    assert_eq!(plan.stands["a"], Stand::BackOff(at(11), text));
-    assert_eq!(plan.wake_at(), Some(at(11)));
-}
-
-#[test]
-fn attempts_go_on_after_a_lost_sandbox() {
-    let memory = Memory {
-        first_attempt: [("a".to_string(), 5)].into(),
-        ..Memory::default()
-    };
-    let spec: PodSpec = serde_json::from_value(json!({"containers": [{"name": "a"}]})).unwrap();
-    assert_eq!(
-        starts(&spec, &PodState::default(), &memory),
-        [("a".into(), 5)]
-    );
+fn a_crashing_container_waits() {
+    let mut seen = Seen::default();
+    seen.backoffs.insert("a".into(), Backoff::after(2));
+    let spec = spec("Always", &[], &["a"]);
+    let got = decide(&spec, &state("a=1"), &seen, at(2));
+    assert_eq!(got.waits["a"], (at(21), Duration::from_secs(20)));
+    assert_eq!(got.phase, Phase::Running);
+    assert_eq!(started(&decide(&spec, &state("a=1"), &seen, at(21))), "a#1");
 }

@@ -22,9 +22,15 @@ fn env(container: serde_json::Value) -> Result<Vec<(String, String)>, String> {
             .map(|(k, v)| (k.to_string(), v.to_string()))
             .collect::<BTreeMap<_, _>>()
     };
+    let bytes = |pairs: &[(&str, &str)]| {
+        let own = pairs
+            .iter()
+            .map(|(k, v)| (k.to_string(), v.as_bytes().to_vec()));
+        own.collect::<BTreeMap<_, _>>()
+    };
     let sources = Sources {
-        config_maps: [("conf".to_string(), map(&[("A", "1"), ("B", "2")]))].into(),
-        secrets: [("secret".to_string(), map(&[("PASS", "word")]))].into(),
+        config_maps: [("conf".to_string(), bytes(&[("A", "1"), ("B", "2")]))].into(),
+        secrets: [("secret".to_string(), bytes(&[("PASS", "word")]))].into(),
     };
     let facts = Facts {
         pod_ips: vec!["10.1.0.2".into(), "fd00:10:1::2".into()],

@@ -1,186 +1,193 @@
-//! The kubelet's status rules.
+//! What `kubectl get pods` and `describe` are going to read.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::*;
-use crate::agent::decide::{self, Health};
+use crate::agent::decide::{Seen, decide};
 use crate::shim::protocol::Ended;
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(second).unwrap()
 }
 
-fn pod(policy: &str) -> Pod {
-    serde_json::from_value(json!({
-        "metadata": {"name": "p", "namespace": "ns", "uid": "u"},
-        "spec": {"restartPolicy": policy, "containers": [{"name": "a", "image": "i"}]}
-    }))
-    .unwrap()
-}
-
-fn run(attempt: u32, code: Option<i32>) -> Run {
-    let ended = code.map(|exit_code| Ended {
+fn run(attempt: u32, exit_code: Option<i32>) -> Run {
+    let ended = exit_code.map(|exit_code| Ended {
         exit_code,
         signal: None,
-        finished_at: at(5),
+        finished_at: at(20),
         start_error: None,
     });
     Run {
         attempt,
-        started_at: at(0),
+        started_at: at(10),
         ended,
     }
 }
 
-fn status_of(pod: &Pod, runs: Vec<Run>, memory: &Memory) -> PodStatus {
+/// The status of a pod with these runs.
+fn status(pod: Value, runs: &[(&str, &[Run])], found: &[(&str, Found)], seen: &Seen) -> Value {
+    let pod: Pod = serde_json::from_value(pod).unwrap();
     let state = PodState {
-        containers: [("a".to_string(), runs)].into(),
+        containers: runs
+            .iter()
+            .map(|(name, runs)| (name.to_string(), runs.to_vec()))
+            .collect(),
     };
-    let plan = decide::plan(pod.spec.as_ref().unwrap(), "p_ns(u)", &state, memory, at(6));
-    let facts = Facts {
-        pod_ips: vec!["10.1.0.2".into()],
-        host_ips: vec!["192.168.0.11".into()],
-    };
-    build(&Input {
-        pod,
-        facts: &facts,
-        sandbox: true,
-        state: &state,
-        memory,
-        plan: &plan,
-        now: at(6),
-    })
-}
-
-fn is_ready(status: &PodStatus) -> (&str, Option<&str>) {
-    let ready = status
-        .conditions
+    let decision = decide(pod.spec.as_ref().unwrap(), &state, seen, at(21));
+    let found = found
         .iter()
-        .flatten()
-        .find(|condition| condition.type_ == "Ready")
-        .unwrap();
-    (&ready.status, ready.reason.as_deref())
-}
-
-#[test]
-fn a_running_container_is_ready_when_its_probe_says_so() {
-    let status = status_of(&pod("Always"), vec![run(0, None)], &Memory::default());
-    assert_eq!(
-        (status.phase.as_deref(), is_ready(&status)),
-        (Some("Running"), ("True", None))
-    );
-    let health = [(
-        "a".to_string(),
-        Health {
-            started: true,
-            ready: false,
-        },
-    )]
-    .into();
-    let status = status_of(
-        &pod("Always"),
-        vec![run(0, None)],
-        &Memory {
-            health,
-            ..Memory::default()
-        },
-    );
-    assert_eq!(is_ready(&status), ("False", Some("ContainersNotReady")));
-}
-
-#[test]
-fn ended_pods_have_succeeded_or_failed() {
-    for (policy, code, phase) in [
-        ("Never", 0, "Succeeded"),
-        ("Never", 1, "Failed"),
-        ("OnFailure", 0, "Succeeded"),
-        ("Always", 1, "Running"),
-    ] {
-        let status = status_of(&pod(policy), vec![run(0, Some(code))], &Memory::default());
-        assert_eq!(status.phase.as_deref(), Some(phase), "{policy} {code}");
-    }
-}
-
-#[test]
-fn a_crash_loop_shows_why_it_waits_and_how_it_ended() {
-    let mut memory = Memory::default();
-    memory
-        .backoff
-        .entry("a".into())
-        .or_default()
-        .restarted(at(0), at(1));
-    let status = status_of(
-        &pod("Always"),
-        vec![run(1, Some(2)), run(2, Some(3))],
-        &memory,
-    );
-    let container = &status.container_statuses.unwrap()[0];
-    let waiting = container.state.clone().unwrap().waiting.unwrap();
-    assert_eq!(waiting.reason.as_deref(), Some("CrashLoopBackOff"));
-    let last = container.last_state.clone().unwrap().terminated.unwrap();
-    assert_eq!(
-        (
-            last.exit_code,
-            last.reason.as_deref(),
-            container.restart_count
-        ),
-        (3, Some("Error"), 2)
-    );
-}
-
-#[test]
-fn a_restarted_container_shows_its_previous_end() {
-    let status = status_of(
-        &pod("Always"),
-        vec![run(0, Some(1)), run(1, None)],
-        &Memory::default(),
-    );
-    let container = &status.container_statuses.unwrap()[0];
-    assert!(container.state.clone().unwrap().running.is_some());
-    assert_eq!(
-        container
-            .last_state
-            .clone()
-            .unwrap()
-            .terminated
-            .unwrap()
-            .exit_code,
-        1
-    );
-}
-
-#[test]
-fn transition_times_move_only_with_the_status() {
-    let mut pod = pod("Always");
-    let mut first = status_of(&pod, vec![run(0, None)], &Memory::default());
-    for condition in first.conditions.iter_mut().flatten() {
-        condition.last_transition_time = Some(time(at(1)));
-    }
-    pod.status = Some(first);
-    let health = [(
-        "a".to_string(),
-        Health {
-            started: true,
-            ready: false,
-        },
-    )]
-    .into();
-    let second = status_of(
-        &pod,
-        vec![run(0, None)],
-        &Memory {
-            health,
-            ..Memory::default()
-        },
-    );
-    let times: Vec<_> = second
-        .conditions
-        .unwrap()
-        .into_iter()
-        .map(|c| (c.type_, c.last_transition_time.unwrap().0))
+        .map(|(name, found)| (name.to_string(), found.clone()))
         .collect();
-    for (kind, when) in times {
-        let moved = matches!(kind.as_str(), "Ready" | "ContainersReady");
-        assert_eq!(when, if moved { at(6) } else { at(1) }, "{kind}");
+    let input = Input {
+        pod: &pod,
+        state: &state,
+        decision: &decision,
+        found: &found,
+        pod_ips: &["10.1.0.2".parse().unwrap(), "fd00:10:1::2".parse().unwrap()],
+        host_ips: &["192.168.0.11".parse().unwrap()],
+        sandbox: true,
+        now: at(21),
+    };
+    serde_json::to_value(build(&input)).unwrap()
+}
+
+fn pod(spec: Value, old: Value) -> Value {
+    json!({"metadata": {"name": "web", "namespace": "shop", "uid": "u"}, "spec": spec, "status": old})
+}
+
+fn one() -> Value {
+    json!({"containers": [{"name": "c", "image": "portolan/echo"}]})
+}
+
+fn condition<'a>(status: &'a Value, kind: &str) -> &'a Value {
+    let mut list = status["conditions"].as_array().unwrap().iter();
+    list.find(|condition| condition["type"] == kind).unwrap()
+}
+
+const UP: Found = Found {
+    started: true,
+    ready: true,
+    trouble: None,
+};
+
+#[test]
+fn a_running_pod() {
+    let got = status(
+        pod(one(), json!({})),
+        &[("c", &[run(0, None)])],
+        &[("c", UP)],
+        &Seen::default(),
+    );
+    assert_eq!(got["phase"], "Running");
+    assert_eq!(
+        got["podIPs"],
+        json!([{"ip": "10.1.0.2"}, {"ip": "fd00:10:1::2"}])
+    );
+    let container = &got["containerStatuses"][0];
+    assert_eq!(container["ready"], true);
+    assert_eq!(
+        container["state"],
+        json!({"running": {"startedAt": "1970-01-01T00:00:10Z"}})
+    );
+    assert_eq!(condition(&got, "Ready")["status"], "True");
+}
+
+#[test]
+fn an_unready_container_is_named() {
+    let unready = Found { ready: false, ..UP };
+    let got = status(
+        pod(one(), json!({})),
+        &[("c", &[run(0, None)])],
+        &[("c", unready)],
+        &Seen::default(),
+    );
+    for kind in ["Ready", "ContainersReady"] {
+        let condition = condition(&got, kind);
+        assert_eq!(condition["reason"], "ContainersNotReady");
+        assert_eq!(condition["message"], "containers with unready status: [c]");
     }
+}
+
+#[test]
+fn a_crash_loop_shows_the_wait_and_the_last_end() {
+    let mut seen = Seen::default();
+    seen.backoffs
+        .insert("c".into(), crate::agent::backoff::Backoff::after(1));
+    let got = status(
+        pod(one(), json!({})),
+        &[("c", &[run(0, Some(1)), run(1, Some(137))])],
+        &[],
+        &seen,
+    );
+    let container = &got["containerStatuses"][0];
+    let waiting = &container["state"]["waiting"];
+    assert_eq!(waiting["reason"], "CrashLoopBackOff");
+    assert_eq!(
+        waiting["message"],
+        "back-off 10s restarting failed container=c pod=web_shop(u)"
+    );
+    assert_eq!(container["lastState"]["terminated"]["exitCode"], 137);
+    assert_eq!(container["restartCount"], 1);
+    assert_eq!(got["phase"], "Running");
+}
+
+#[test]
+fn init_containers_come_first() {
+    let spec = json!({"initContainers": [{"name": "i"}], "containers": [{"name": "c"}]});
+    let got = status(
+        pod(spec, json!({})),
+        &[("i", &[run(0, None)])],
+        &[("i", UP)],
+        &Seen::default(),
+    );
+    assert_eq!(got["phase"], "Pending");
+    assert_eq!(
+        got["containerStatuses"][0]["state"]["waiting"]["reason"],
+        "PodInitializing"
+    );
+    assert_eq!(
+        condition(&got, "Initialized")["message"],
+        "containers with incomplete status: [i]"
+    );
+}
+
+#[test]
+fn a_finished_pod_is_not_ready_but_initialized() {
+    let spec = json!({"restartPolicy": "Never", "containers": [{"name": "c"}]});
+    let got = status(
+        pod(spec, json!({})),
+        &[("c", &[run(0, Some(0))])],
+        &[],
+        &Seen::default(),
+    );
+    assert_eq!(got["phase"], "Succeeded");
+    assert_eq!(
+        got["containerStatuses"][0]["state"]["terminated"]["reason"],
+        "Completed"
+    );
+    assert_eq!(condition(&got, "Ready")["reason"], "PodCompleted");
+    assert_eq!(condition(&got, "Initialized")["status"], "True");
+}
+
+#[test]
+fn times_of_conditions_change_only_with_them_and_gates_are_kept() {
+    let mut spec = one();
+    spec["readinessGates"] = json!([{"conditionType": "example.com/lb"}]);
+    let old = json!({"conditions": [
+        {"type": "Initialized", "status": "True", "lastTransitionTime": "1970-01-01T00:00:05Z"},
+        {"type": "example.com/lb", "status": "False"}
+    ]});
+    let got = status(
+        pod(spec, old),
+        &[("c", &[run(0, None)])],
+        &[("c", UP)],
+        &Seen::default(),
+    );
+    assert_eq!(
+        condition(&got, "Initialized")["lastTransitionTime"],
+        "1970-01-01T00:00:05Z"
+    );
+    assert_eq!(condition(&got, "ContainersReady")["status"], "True");
+    assert_eq!(condition(&got, "Ready")["reason"], "ReadinessGatesNotReady");
+    assert_eq!(condition(&got, "example.com/lb")["status"], "False");
 }
