@@ -26,6 +26,9 @@ use crate::reaper::Reaper;
 use containers::Containers;
 use protocol::{Answer, PodSpec, Question};
 
+/// The file in a pod's directory that has the shim's process id, for an agent that gets no answer.
+pub const PID_FILE: &str = "shim.pid";
+
 /// Starts a pod's shim and returns when its socket accepts questions. Must be called by a process with one thread.
 /// `netns` is the pod's network namespace, or none for a pod in its node's. In the shim itself this returns at its end.
 pub fn run(pod: &Path, netns: Option<OwnedFd>) -> Result<()> {
@@ -41,7 +44,10 @@ pub fn run(pod: &Path, netns: Option<OwnedFd>) -> Result<()> {
     }
     enter_new(kinds)?;
     match process::fork_single()? {
-        Forked::Parent(_) => Ok(()),
+        Forked::Parent(pid) => {
+            let path = pod.join(PID_FILE);
+            std::fs::write(&path, pid.to_string()).map_err(|e| Error::file("write", &path, e))
+        }
         Forked::Child => serve(pod, &spec, &listener),
     }
 }

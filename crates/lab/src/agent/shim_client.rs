@@ -6,12 +6,15 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::net::Shutdown;
 use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 use portolan_kernel::Netns;
 use portolan_kernel::command::CommandNamespaces;
 use tokio::sync::watch;
@@ -19,6 +22,7 @@ use tokio::sync::watch;
 use crate::dir::{private_dir, write_json};
 use crate::error::{Error, Result};
 use crate::exec::{self, Outcome, Program};
+use crate::shim::PID_FILE;
 use crate::shim::protocol::{Answer, ContainerSpec, PodSpec, PodState, Question, Run};
 
 /// The descriptor under which a new shim finds the pod's network namespace.
@@ -26,7 +30,7 @@ pub const NETNS_FD: i32 = 10;
 /// What a program says beyond this many bytes is not kept (the kubelet's limit for probes).
 const OUTPUT_BYTES_MAX: u64 = 10 * 1024;
 /// A shim that does not answer a question for this long is given up.
-const ANSWER_MAX: Duration = Duration::from_secs(10);
+pub const ANSWER_MAX: Duration = Duration::from_secs(10);
 
 /// A connection to a pod's shim.
 #[derive(Debug, Clone)]
@@ -133,10 +137,19 @@ impl Shim {
 
     /// Ends the pod and waits until it is gone.
     pub async fn end(&self) -> Result<(), String> {
-        self.ask(Question::End).await?;
+        if self.ask(Question::End).await.is_err() {
+            self.kill();
+        }
         let gone = self.wait(Option::is_none);
         let waited = tokio::time::timeout(ANSWER_MAX, gone).await;
         waited.map_err(|_| "the shim did not end".to_string())
+    }
+
+    /// Kills the shim, which ends the pod: for one that does not do what it is told.
+    pub fn kill(&self) {
+        if let Some(pod) = self.socket.parent() {
+            kill(pod);
+        }
     }
 
     /// Runs a program in a container for at most `limit`.
@@ -179,6 +192,23 @@ impl Shim {
     }
 }
 
+/// Kills the shim of a pod directory, if there is one. A process that has got its number meanwhile is left alone.
+pub fn kill(pod: &Path) {
+    let text = std::fs::read_to_string(pod.join(PID_FILE)).unwrap_or_default();
+    let Ok(pid) = text.trim().parse::<i32>() else {
+        return;
+    };
+    let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let is_ours = words
+        .split(|byte| *byte == 0)
+        .any(|word| word == pod.as_os_str().as_bytes());
+    if is_ours {
+        tracing::warn!(pod = %pod.display(), "killing a shim that does not answer");
+        // It may have ended this very moment.
+        let _ = nix::sys::signal::kill(Pid::from_raw(pid), Signal::SIGKILL);
+    }
+}
+
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
@@ -191,6 +221,8 @@ fn launch(program: &Path, pod: &Path, spec: &PodSpec, netns: Option<Netns>) -> R
     let scratch = pod.join("scratch");
     std::fs::create_dir_all(&scratch).map_err(|e| Error::file("create", &scratch, e))?;
     write_json(&pod.join("shim.json"), spec)?;
+    // One that did not answer, or that was under way when the agent before us died, must not live on unseen.
+    kill(pod);
     let socket = pod.join("shim.sock");
     if socket.exists() {
         std::fs::remove_file(&socket).map_err(|e| Error::file("remove", &socket, e))?;

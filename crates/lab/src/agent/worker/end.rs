@@ -14,7 +14,7 @@ use crate::agent::action::Action;
 use crate::agent::context::bounded;
 use crate::agent::decide::{Decision, is_sidecar};
 use crate::agent::events::Level;
-use crate::agent::shim_client::Shim;
+use crate::agent::shim_client::{ANSWER_MAX, Shim};
 use crate::error::{Error, Result};
 
 /// A pod without another wish has this long to end.
@@ -223,7 +223,7 @@ async fn stop(
         let time_is_up = async {
             match signal {
                 Signal::SIGTERM => passed(&mut deadline, least).await,
-                _ => std::future::pending().await,
+                _ => tokio::time::sleep(ANSWER_MAX).await,
             }
         };
         tokio::select! {
@@ -231,6 +231,8 @@ async fn stop(
             () = time_is_up => {}
         }
     }
+    // No process outlives SIGKILL for so long, so it is the shim that does not do its work.
+    shim.kill();
     said
 }
 

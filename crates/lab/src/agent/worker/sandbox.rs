@@ -10,7 +10,7 @@ use super::Worker;
 use crate::agent::backoff::Backoff;
 use crate::agent::context::{Context, remove_dir};
 use crate::agent::events::Level;
-use crate::agent::shim_client::Shim;
+use crate::agent::shim_client::{self, Shim};
 use crate::agent::{files, memory, network};
 use crate::dir::{private_dir, write_json};
 use crate::error::{Error, Result};
@@ -146,9 +146,13 @@ impl Worker {
 
 /// Removes everything of a pod but its directory. What is gone already is fine.
 async fn remove_sandbox(context: &Context, uid: &str) -> Result<()> {
-    if let Some(shim) = Shim::connect(&context.pod_dir(uid)).await {
-        let ended = shim.end().await;
-        ended.map_err(|why| Error::Refused(format!("end the pod {uid}: {why}")))?;
+    let dir = context.pod_dir(uid);
+    match Shim::connect(&dir).await {
+        Some(shim) => {
+            let ended = shim.end().await;
+            ended.map_err(|why| Error::Refused(format!("end the pod {uid}: {why}")))?;
+        }
+        None => shim_client::kill(&dir),
     }
     let name = uid.to_string();
     let removed = tokio::task::spawn_blocking(move || network::remove(&name)).await;
