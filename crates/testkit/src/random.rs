@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::cluster::Cluster;
 use crate::scenario::{Probe, Scenario, Step};
 use crate::world;
-use portolan_model::{Family, LocalPods, Protocol};
+use portolan_model::{Family, Frontend, LocalPods, Protocol};
 
 /// Largest cluster: enough for every pair of features to meet, small enough to read.
 const SERVICES_MAX: usize = 4;
@@ -275,17 +275,19 @@ fn probe(cluster: &Cluster, from: &[&str; 2], at: &Index, beside: bool) -> Optio
         Place::Address(address) => address,
         Place::NodePort(family) => world::node_address(family, 1),
     };
-    let number = frontend.port.get() + u16::from(beside);
+    // A port beside one can be another Service's.
+    let port = frontend.port.saturating_add(u16::from(beside));
+    let frontend = Frontend { port, ..*frontend };
     let family = Family::of(address);
     let packet = world::packet(
         from[family as usize],
         family,
         frontend.protocol,
-        (address, number).into(),
+        (address, port.get()).into(),
     )
     .ok()?;
     let sticks = snapshot
-        .owner(frontend)
+        .owner(&frontend)
         .is_some_and(|owner| owner.affinity.is_some());
     Some(Probe {
         verdict: snapshot.route(&packet),

@@ -14,7 +14,7 @@ use portolan_testkit::live::{Outcome, against_kernel};
 use portolan_testkit::{Scenario, random};
 
 /// Scenarios that run at once: most of their time they wait for links and for silence.
-const AT_ONCE: usize = 16;
+const AT_ONCE: usize = 8;
 
 /// Random clusters that run besides the scenario files.
 const RANDOM_SCENARIOS: u64 = 24;

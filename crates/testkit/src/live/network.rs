@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 use portolan_kernel::Netns;
-use portolan_kernel::link::Route;
+use portolan_kernel::link::{Links, Route};
 use portolan_kernel::sysctl;
 use portolan_kernel::topology::Host;
 use portolan_model::{Family, Packet, Protocol, Verdict};
@@ -14,6 +14,9 @@ use super::ask::{self, Answer, NoAnswer, PATIENCE, SILENCE};
 use crate::scenario::Scenario;
 use crate::wait;
 use crate::world::{self, Home};
+
+/// Index of the loopback in every namespace.
+const LOOPBACK: u32 = 1;
 
 /// All hosts of one scenario. They are gone when this is dropped.
 pub struct Network {
@@ -49,14 +52,19 @@ impl Network {
         Ok(network)
     }
 
-    /// Packets that are sent before a link is ready are lost.
+    /// Packets that are sent before a link is ready are lost, and an IPv6 address is found by nobody before the kernel
+    /// has joined the group in which its neighbours ask for it; both happen some time after they were asked for.
     fn wait_for_links(&self) -> Result<(), String> {
         let hosts = [&self.n1, &self.others, &self.outside]
             .into_iter()
             .chain(self.pods.values());
         for host in hosts {
             let mut links = host.links().map_err(|e| e.to_string())?;
-            if !wait::until(PATIENCE, || links.are_ready().unwrap_or(false)) {
+            let ready = || links.are_ready().unwrap_or(false) && can_be_found(&mut links);
+            if !host
+                .run(|| wait::until(PATIENCE, ready))
+                .map_err(|e| e.to_string())?
+            {
                 return Err("a link does not come up".to_owned());
             }
         }
@@ -206,6 +214,31 @@ impl Network {
             Ok(flows)
         })?
     }
+}
+
+/// Whether every IPv6 address of the calling thread's namespace, apart from the loopback's, has its solicited-node
+/// group (RFC 4291, section 2.7.1) on its link.
+fn can_be_found(links: &mut Links) -> bool {
+    let Ok(groups) = std::fs::read_to_string("/proc/thread-self/net/igmp6") else {
+        return false;
+    };
+    let joined: BTreeSet<(u32, &str)> = groups
+        .lines()
+        .filter_map(|line| {
+            let mut words = line.split_whitespace();
+            let index = words.next()?.parse().ok()?;
+            Some((index, words.nth(1)?))
+        })
+        .collect();
+    let has_group = |(index, address): &(u32, IpNet)| match address.addr() {
+        IpAddr::V6(address) if *index != LOOPBACK => {
+            let [.., a, b, c] = address.octets();
+            let group = format!("ff0200000000000000000001ff{a:02x}{b:02x}{c:02x}");
+            joined.contains(&(*index, group.as_str()))
+        }
+        _ => true,
+    };
+    links.addresses().is_ok_and(|all| all.iter().all(has_group))
 }
 
 /// The address of `n1` towards its pods.
