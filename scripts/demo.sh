@@ -211,10 +211,11 @@ fi
 
 printf '\nLook around by hand:\n'
 cat <<EOF2
+   PATH=$PWD/target/release:\$PATH
    portolan lab up -f examples/shop           # a cluster of three nodes
    export KUBECONFIG=\$(portolan lab status -o json | jq -r .kubeconfig)
    kubectl -n shop get all
-   portolan lab exec -n shop client -- portolan ask http://\\\$WEB_SERVICE_HOST -n 9
+   portolan lab exec -n shop client -- sh -c 'portolan ask http://\$WEB_SERVICE_HOST -n 9'
    portolan lab exec --node n1 -- nft list table ip portolan
    portolan lab down
 EOF2

@@ -16,6 +16,7 @@ need() {
 need gcc gcc
 need make make
 need curl curl
+need jq jq
 need ip iproute2
 need nft nftables
 need unshare util-linux
