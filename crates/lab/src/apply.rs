@@ -124,7 +124,7 @@ impl Applier {
         name: &str,
         object: &Value,
     ) -> kube::Result<&'static str> {
-        let body = serde_json::to_vec(object).map_err(kube::Error::SerdeError)?;
+        let body = remembering(object).map_err(kube::Error::SerdeError)?;
         let request = |builder: http::request::Builder| {
             builder.body(body.clone()).map_err(kube::Error::HttpError)
         };
@@ -162,6 +162,15 @@ impl Applier {
             ))
         })
     }
+}
+
+/// The object with the annotation by which `kubectl apply` later knows what was applied before.
+fn remembering(object: &Value) -> serde_json::Result<Vec<u8>> {
+    let last = serde_json::to_string(object)?;
+    let mut object = object.clone();
+    object["metadata"]["annotations"]["kubectl.kubernetes.io/last-applied-configuration"] =
+        Value::String(last + "\n");
+    serde_json::to_vec(&object)
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use crate::apply::{self, Applier};
 use crate::dir::{LabConfig, LabDir};
 use crate::error::{Error, Result};
 use crate::exec::ask;
+use crate::settle::settle;
 use crate::supervisor::{self, Question};
 
 /// How long a lab may take until its nodes are Ready.
@@ -48,9 +49,17 @@ pub async fn bring_up(
     tell("the API server answers");
     // Nodes first: a scheduler that knows only some of them would put everything there.
     wait_for_nodes(dir, client.clone(), nodes, deadline, &mut tell).await?;
-    let mut applier = Applier::new(client);
+    let mut applier = Applier::new(client.clone());
     for object in &objects {
         tell(&applier.apply(object).await?);
+    }
+    match settle(&client, &objects).await.as_slice() {
+        [] if objects.is_empty() => {}
+        [] => tell("all their pods are Ready"),
+        waiting => tell(&format!(
+            "still waiting for {}; `kubectl describe` tells why",
+            waiting.join(", ")
+        )),
     }
     Ok(())
 }

@@ -14,6 +14,7 @@ pub mod exec;
 pub mod fabric;
 pub mod plan;
 pub mod reaper;
+pub mod settle;
 pub mod shim;
 pub mod supervisor;
 
