@@ -93,6 +93,15 @@ impl End {
     }
 }
 
+/// Ends this process quietly when it writes into a pipe that nobody reads any more, as programs for people do
+/// (`portolan lab status | head -1`). Servers do not want this: they get an error instead.
+pub fn end_with_broken_pipe() {
+    use nix::sys::signal::{SigHandler, signal};
+    // SAFETY: the default action replaces "ignore"; no handler of ours can run.
+    let changed = unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) };
+    debug_assert!(changed.is_ok(), "SIGPIPE has a default action");
+}
+
 /// Takes one child that has ended, if there is one. For programs that are the parent of orphans
 /// (PID 1, subreapers) and therefore wait for every child in one place.
 pub fn reap() -> Result<Option<(u32, End)>> {

@@ -164,12 +164,17 @@ impl Applier {
     }
 }
 
-/// The object with the annotation by which `kubectl apply` later knows what was applied before.
+/// The object with the annotation by which `kubectl apply` later knows what was applied before: the object itself
+/// with `annotations` and without this one, its keys in order, and the end of a line, as kubectl writes it.
 fn remembering(object: &Value) -> serde_json::Result<Vec<u8>> {
-    let last = serde_json::to_string(object)?;
     let mut object = object.clone();
+    if object["metadata"]["annotations"].is_null() {
+        object["metadata"]["annotations"] = Value::Object(Default::default());
+    }
+    object.sort_all_objects();
+    let last = serde_json::to_string(&object)? + "\n";
     object["metadata"]["annotations"]["kubectl.kubernetes.io/last-applied-configuration"] =
-        Value::String(last + "\n");
+        Value::String(last);
     serde_json::to_vec(&object)
 }
 

@@ -107,6 +107,9 @@ enum Command {
 
 /// Runs the command until it is done.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    if !matches!(args.command, Command::Inner(_)) {
+        portolan_kernel::process::end_with_broken_pipe();
+    }
     match args.command {
         Command::Up {
             lab,
