@@ -191,7 +191,7 @@ title "kubectl is at home here"
 web0=$(k get pods -l app=web -o 'jsonpath={.items[0].metadata.name}')
 show "$KUBECTL" -n shop logs "$web0"
 k logs "$web0" >"$work/logs"
-check "kubectl logs shows the pod's output" grep -q listening "$work/logs"
+check "kubectl logs shows the pod's output" grep -q "$web0 is ready" "$work/logs"
 show "$KUBECTL" -n shop describe service web
 k describe service web >"$work/describe"
 check "kubectl describe names the endpoints" grep -q '^Endpoints:.*:8080' "$work/describe"
