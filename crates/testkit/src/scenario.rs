@@ -7,7 +7,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use portolan_model::{Family, NodeFacts, Packet, Protocol, Verdict};
+use portolan_model::{Family, LocalPods, NodeFacts, Packet, Protocol, Verdict};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -190,6 +190,7 @@ struct NodeFile {
     zone: Option<String>,
     addresses: Option<Vec<IpAddr>>,
     node_port_addresses: Option<Vec<IpAddr>>,
+    #[serde(with = "serde_norway::with::singleton_map")]
     local_pods: LocalPodsFile,
     masquerade_all: bool,
 }
@@ -200,6 +201,8 @@ enum LocalPodsFile {
     #[default]
     Cluster,
     Unknown,
+    Interface(String),
+    InterfacePrefix(String),
 }
 
 impl NodeFile {
@@ -214,9 +217,12 @@ impl NodeFile {
         if let Some(addresses) = self.node_port_addresses {
             facts.node_port_addresses = addresses.into_iter().collect();
         }
-        if matches!(self.local_pods, LocalPodsFile::Unknown) {
-            facts.local_pods = portolan_model::LocalPods::Unknown;
-        }
+        facts.local_pods = match self.local_pods {
+            LocalPodsFile::Cluster => facts.local_pods,
+            LocalPodsFile::Unknown => LocalPods::Unknown,
+            LocalPodsFile::Interface(name) => LocalPods::Interface(name.into()),
+            LocalPodsFile::InterfacePrefix(prefix) => LocalPods::InterfacePrefix(prefix.into()),
+        };
         facts
     }
 }
