@@ -12,6 +12,7 @@ const DOMAIN: &str = "cluster.local";
 const NAMESERVERS_MAX: usize = 3;
 /// The most search domains, and their bytes together.
 const SEARCHES_MAX: usize = 32;
+/// As much as kubelet takes of the search list; more is left out, so that every resolver reads the file.
 const SEARCH_BYTES_MAX: usize = 2048;
 /// The longest host name that the kernel takes.
 const HOSTNAME_MAX: usize = 63;
