@@ -69,6 +69,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
 async fn serve(args: Args) -> anyhow::Result<ExitCode> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let ports = describe_ports(&args);
     let state = Arc::new(State::new(
         Identity::from_env(args.name),
         args.delay,
@@ -90,7 +91,10 @@ async fn serve(args: Args) -> anyhow::Result<ExitCode> {
         let socket = tokio::net::UdpSocket::from_std(listen(Type::DGRAM, port)?.into())?;
         servers.spawn(lines::serve_udp(socket, state.clone(), stop.clone()));
     }
-    state.tell(format_args!("{} is ready", state.identity.name));
+    state.tell(format_args!(
+        "{} is listening on{ports}",
+        state.identity.name
+    ));
     let unready = async {
         match args.unready_after {
             Some(seconds) => tokio::time::sleep(Duration::from_secs(seconds)).await,
@@ -114,6 +118,22 @@ async fn serve(args: Args) -> anyhow::Result<ExitCode> {
     let finished = async { while servers.join_next().await.is_some() {} };
     let _ = tokio::time::timeout(FINISH_MAX, finished).await;
     Ok(ExitCode::SUCCESS)
+}
+
+/// " http:8080 udp:9090".
+fn describe_ports(args: &Args) -> String {
+    let http = Some(args.http)
+        .filter(|port| *port != 0)
+        .map(|port| ("http", port));
+    let others = args
+        .tcp
+        .iter()
+        .map(|port| ("tcp", *port))
+        .chain(args.udp.iter().map(|port| ("udp", *port)));
+    http.into_iter()
+        .chain(others)
+        .map(|(what, port)| format!(" {what}:{port}"))
+        .collect()
 }
 
 /// A socket on every address of both families, or of IPv4 where the kernel has no IPv6.
