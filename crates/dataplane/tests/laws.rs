@@ -102,3 +102,28 @@ fn a_change_tells_the_kernel_only_itself() {
     let count: usize = ops.0.iter().map(elements).sum();
     assert!(count <= 6, "{ops:?}");
 }
+
+/// What is wrong with a Service is told when it is compiled and when it is updated.
+#[test]
+fn a_clash_is_told() {
+    let mut snapshot = fake::many_services(2);
+    let before = snapshot.clone();
+    let mut port = portolan_model::ServicePort::clone(snapshot.ports().nth(1).unwrap());
+    port.cluster_ips = snapshot.ports().next().unwrap().cluster_ips.clone();
+    snapshot.set(port);
+    let (mut state, _) = Nftables.compile(&before);
+    let updated = Nftables.update(&mut state, &snapshot, &snapshot.touched(&before));
+    let (_, compiled) = Nftables.compile(&snapshot);
+    let reasons = |problems: &[portolan_model::Problem]| -> Vec<&str> {
+        problems.iter().map(|problem| problem.reason).collect()
+    };
+    assert_eq!(reasons(&updated), ["AddressInUse"]);
+    assert_eq!(reasons(&compiled), ["AddressInUse"]);
+}
+
+/// The first frontend of a Service port is its identity, so that its packets need no second lookup.
+#[test]
+fn the_first_frontend_is_no_alias() {
+    let (state, _) = Nftables.compile(&fake::many_services(1));
+    assert!(!show(&state).contains("alias-"), "{}", show(&state));
+}

@@ -136,3 +136,17 @@ fn the_oracle_knows_the_four_ends() {
     );
     assert_eq!(at("10.2.0.9", "10.1.0.1:8080"), Verdict::Pass, "not ours");
 }
+
+#[test]
+fn a_change_of_the_node_touches_every_port() {
+    let mut snapshot = Snapshot::new(node());
+    snapshot.set(port("a", 0, "172.30.0.1"));
+    snapshot.set(port("b", 0, "172.30.0.2"));
+    let before = snapshot.clone();
+    snapshot.set_node(NodeFacts {
+        masquerade_all: true,
+        ..node()
+    });
+    let all: Vec<PortKey> = snapshot.ports().map(|port| port.key.clone()).collect();
+    assert_eq!(snapshot.touched(&before), all);
+}
