@@ -92,7 +92,7 @@ async fn serve(args: Args) -> anyhow::Result<ExitCode> {
         servers.spawn(lines::serve_udp(socket, state.clone(), stop.clone()));
     }
     state.tell(format_args!(
-        "{} is listening on{ports}",
+        "{} is ready, listening on{ports}",
         state.identity.name
     ));
     let unready = async {
