@@ -7,7 +7,7 @@ use portolan_model::Family;
 
 use super::numbers::*;
 use super::rules::write_rule;
-use super::wire::{APPEND, CREATE, Writer, nfproto};
+use crate::nfnetlink::wire::{APPEND, CREATE, Writer, nfproto};
 
 /// What stands of one table before a reset, as far as the reset must know.
 #[derive(Clone, Debug, Default)]

@@ -11,15 +11,13 @@ mod batch;
 mod numbers;
 mod read;
 mod rules;
-mod socket;
-mod wire;
 
 use portolan_dataplane::nftables::{Nftables, Op, Ops, Readback, State, adopt};
 use portolan_model::{ApplyError, Family, Target};
 
+use crate::nfnetlink::socket::{Nfnetlink, Refusal};
 use batch::{Batch, Standing};
 use read::Found;
-use socket::{Nfnetlink, Refusal};
 
 /// How often a transaction or a dump is tried anew when somebody else changes the rule set at the same moment.
 const RETRIES_MAX: usize = 5;

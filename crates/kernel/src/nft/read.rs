@@ -10,8 +10,23 @@ use portolan_model::{ApplyError, Family};
 use super::batch::{Shape, Standing};
 use super::numbers::*;
 use super::rules::read_digest;
-use super::socket::{Answer, Nfnetlink};
-use super::wire::{Attributes, DUMP, Writer, nfproto};
+use crate::nfnetlink::socket::{Answer, Nfnetlink};
+use crate::nfnetlink::wire::{Attributes, DUMP, Writer, nfproto};
+
+impl Nfnetlink {
+    /// The generation of the namespace's rule set; every transaction makes it one more.
+    pub(super) fn generation(&mut self) -> Result<u32, ApplyError> {
+        let mut generation = None;
+        let question = |out: &mut Writer| out.begin(MSG_GETGEN, 0, 0);
+        self.ask("cannot ask nf_tables for its generation", question, |a| {
+            generation = generation.or(a.number(GEN_ID));
+        })?;
+        generation.ok_or_else(|| ApplyError {
+            doing: "cannot ask nf_tables for its generation".into(),
+            words: "no answer".into(),
+        })
+    }
+}
 
 /// What was found of one table.
 pub(super) enum Found {

@@ -4,7 +4,7 @@ use portolan_dataplane::nftables::{Expr, Field, Reg, Rejection, Rule};
 use portolan_model::Family;
 
 use super::numbers::*;
-use super::wire::{Writer, nfproto};
+use crate::nfnetlink::wire::{Writer, nfproto};
 
 /// Writes `rule` (expressions and digest comment) into the current message.
 pub(super) fn write_rule(out: &mut Writer, family: Family, rule: &Rule) {

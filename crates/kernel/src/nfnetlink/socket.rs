@@ -7,7 +7,6 @@ use nix::sys::socket::sockopt::{SndBuf, SndBufForce};
 use nix::sys::socket::{getsockopt, setsockopt};
 use portolan_model::ApplyError;
 
-use super::numbers::{GEN_ID, MSG_GETGEN};
 use super::wire::{Attributes, HEADER_LEN, Message, Writer, read_u32};
 
 /// The largest transaction: netlink takes a batch as one datagram, whose size is a 31-bit number of bytes.
@@ -32,13 +31,13 @@ const WITH_WORDS: u16 = 0x200;
 
 /// What the kernel refused: the message's sequence number and the error.
 #[derive(Clone, Debug)]
-pub(super) struct Refusal {
+pub(crate) struct Refusal {
     pub sequence: u32,
     pub errno: i32,
     pub words: String,
 }
 
-pub(super) struct Nfnetlink {
+pub(crate) struct Nfnetlink {
     socket: Socket,
     send_bytes: usize,
     sequence: u32,
@@ -52,7 +51,7 @@ fn failed(doing: &str) -> impl Fn(io::Error) -> ApplyError + '_ {
 }
 
 /// The kernel's own words for an error number, without Rust's "(os error 2)".
-pub(super) fn words_of(errno: i32) -> String {
+pub(crate) fn words_of(errno: i32) -> String {
     nix::errno::Errno::from_raw(errno).desc().into()
 }
 
@@ -67,7 +66,7 @@ impl Nfnetlink {
             socket.set_ext_ack(true)?;
             Ok(socket)
         };
-        let socket = open().map_err(failed("cannot open a netlink socket for nf_tables"))?;
+        let socket = open().map_err(failed("cannot open a netlink socket to netfilter"))?;
         // Without the privilege the first transaction says so; a small buffer only loses the words of errors.
         let _ = socket.set_rx_buf_sz(RECEIVE_BYTES as libc::c_int);
         Ok(Nfnetlink {
@@ -91,14 +90,14 @@ impl Nfnetlink {
                 let _ = setsockopt(&self.socket, SndBuf, &(wanted / 2 + 1));
             }
             let now = getsockopt(&self.socket, SndBuf).map_err(std::io::Error::from);
-            self.send_bytes = now.map_err(failed("cannot enlarge the socket to nf_tables"))?;
+            self.send_bytes = now.map_err(failed("cannot enlarge the socket to netfilter"))?;
         }
         Ok(self.send_bytes - OVERHEAD_BYTES.min(self.send_bytes))
     }
 
     fn send(&mut self, bytes: &[u8]) -> Result<(), ApplyError> {
         let sent = self.socket.send(bytes, 0);
-        sent.map(drop).map_err(failed("cannot send to nf_tables"))
+        sent.map(drop).map_err(failed("cannot send to netfilter"))
     }
 
     /// The next datagram; `None` when there is none.
@@ -131,7 +130,7 @@ impl Nfnetlink {
             match self.receive(&mut buffer) {
                 Ok(true) => {}
                 Ok(false) => break,
-                Err(error) => return Err(lost(failed("cannot hear nf_tables")(error))),
+                Err(error) => return Err(lost(failed("cannot hear netfilter")(error))),
             }
             for message in Message::all(&buffer).filter(|m| m.kind == ERROR) {
                 match refusal(&message) {
@@ -196,24 +195,11 @@ impl Nfnetlink {
         }
         Ok(answer)
     }
-
-    /// The generation of the namespace's rule set; every transaction makes it one more.
-    pub fn generation(&mut self) -> Result<u32, ApplyError> {
-        let mut generation = None;
-        let question = |out: &mut Writer| out.begin(MSG_GETGEN, 0, 0);
-        self.ask("cannot ask nf_tables for its generation", question, |a| {
-            generation = generation.or(a.number(GEN_ID));
-        })?;
-        generation.ok_or_else(|| ApplyError {
-            doing: "cannot ask nf_tables for its generation".into(),
-            words: "no answer".into(),
-        })
-    }
 }
 
 /// How a dump ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Answer {
+pub(crate) enum Answer {
     Whole,
     /// Something changed meanwhile: ask again.
     Interrupted,

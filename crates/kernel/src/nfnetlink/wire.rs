@@ -2,24 +2,25 @@
 
 use portolan_model::Family;
 
-/// `NFNL_SUBSYS_NFTABLES`.
-pub(super) const SUBSYSTEM: u16 = 10;
+/// Subsystems of linux/netfilter/nfnetlink.h.
+pub(crate) const CTNETLINK: u16 = 1;
+pub(crate) const NFTABLES: u16 = 10;
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
 
 /// Flags of linux/netlink.h.
-pub(super) const REQUEST: u16 = 1;
-pub(super) const ACK: u16 = 4;
-pub(super) const DUMP: u16 = 0x300;
-pub(super) const CREATE: u16 = 0x400;
-pub(super) const APPEND: u16 = 0x800;
+pub(crate) const REQUEST: u16 = 1;
+pub(crate) const ACK: u16 = 4;
+pub(crate) const DUMP: u16 = 0x300;
+pub(crate) const CREATE: u16 = 0x400;
+pub(crate) const APPEND: u16 = 0x800;
 const NESTED: u16 = 0x8000;
 
-pub(super) const HEADER_LEN: usize = 16;
+pub(crate) const HEADER_LEN: usize = 16;
 const NFGEN_LEN: usize = 4;
 
 /// `NFPROTO_IPV4`, `NFPROTO_IPV6`.
-pub(super) const fn nfproto(family: Family) -> u8 {
+pub(crate) const fn nfproto(family: Family) -> u8 {
     match family {
         Family::V4 => 2,
         Family::V6 => 10,
@@ -27,7 +28,7 @@ pub(super) const fn nfproto(family: Family) -> u8 {
 }
 
 /// Messages one after the other, each with the next sequence number.
-pub(super) struct Writer {
+pub(crate) struct Writer {
     pub bytes: Vec<u8>,
     pub sequence: u32,
     message: usize,
@@ -56,12 +57,17 @@ impl Writer {
 
     /// Starts a message of nf_tables.
     pub fn begin(&mut self, kind: u16, flags: u16, family: u8) {
-        self.start(SUBSYSTEM << 8 | kind, flags, family, 0);
+        self.start(NFTABLES << 8 | kind, flags, family, 0);
+    }
+
+    /// Starts a message of conntrack.
+    pub fn begin_conntrack(&mut self, kind: u16, flags: u16, family: u8) {
+        self.start(CTNETLINK << 8 | kind, flags, family, 0);
     }
 
     /// Starts a batch that is refused unless the rule set has this generation.
     pub fn begin_batch(&mut self, generation: Option<u32>) {
-        self.start(BATCH_BEGIN, 0, 0, SUBSYSTEM);
+        self.start(BATCH_BEGIN, 0, 0, NFTABLES);
         if let Some(generation) = generation {
             self.number(1, generation);
         }
@@ -69,7 +75,7 @@ impl Writer {
     }
 
     pub fn end_batch(&mut self) {
-        self.start(BATCH_END, 0, 0, SUBSYSTEM);
+        self.start(BATCH_END, 0, 0, NFTABLES);
         self.end();
     }
 
@@ -156,7 +162,7 @@ impl Writer {
 
 /// One received message.
 #[derive(Clone, Copy)]
-pub(super) struct Message<'a> {
+pub(crate) struct Message<'a> {
     pub kind: u16,
     pub flags: u16,
     pub sequence: u32,
@@ -180,7 +186,7 @@ impl<'a> Message<'a> {
         })
     }
 
-    /// The attributes of a message of nf_tables.
+    /// The attributes of a message.
     pub fn attributes(&self) -> Attributes<'a> {
         Attributes(self.body.get(NFGEN_LEN..).unwrap_or(&[]))
     }
@@ -188,7 +194,7 @@ impl<'a> Message<'a> {
 
 /// A list of attributes.
 #[derive(Clone, Copy)]
-pub(super) struct Attributes<'a>(pub &'a [u8]);
+pub(crate) struct Attributes<'a>(pub &'a [u8]);
 
 impl<'a> Attributes<'a> {
     pub fn all(self) -> impl Iterator<Item = (u16, &'a [u8])> {
@@ -221,12 +227,12 @@ impl<'a> Attributes<'a> {
     }
 }
 
-pub(super) fn read_u16(bytes: &[u8], at: usize) -> Option<u16> {
+pub(crate) fn read_u16(bytes: &[u8], at: usize) -> Option<u16> {
     let bytes = bytes.get(at..)?.first_chunk::<2>()?;
     Some(u16::from_ne_bytes(*bytes))
 }
 
-pub(super) fn read_u32(bytes: &[u8], at: usize) -> Option<u32> {
+pub(crate) fn read_u32(bytes: &[u8], at: usize) -> Option<u32> {
     let bytes = bytes.get(at..)?.first_chunk::<4>()?;
     Some(u32::from_ne_bytes(*bytes))
 }
