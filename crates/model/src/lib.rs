@@ -20,6 +20,8 @@ mod problem;
 mod route;
 mod service;
 mod snapshot;
+mod stale;
+pub mod sweep;
 pub mod sync;
 
 pub use backend::{ApplyError, Backend, Target};
@@ -30,4 +32,6 @@ pub use packet::{Origin, Packet, Verdict};
 pub use problem::Problem;
 pub use service::{Affinity, Endpoint, Frontend, FrontendKind, Place, ServicePort, TrafficPolicy};
 pub use snapshot::Snapshot;
+pub use stale::{Flow, Sweep};
+pub use sweep::Sweeper;
 pub use sync::Sync;

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::num::NonZeroU16;
 
 use crate::decide::{Action, decide};
+use crate::name::{Family, Protocol};
 use crate::packet::{Packet, Verdict, is_hairpin};
 use crate::service::{Frontend, FrontendKind, Place};
 use crate::snapshot::Snapshot;
@@ -16,24 +17,8 @@ impl Snapshot {
     /// (dropped); anything else passes.
     pub fn route(&self, packet: &Packet) -> Verdict {
         let address = packet.destination.ip();
-        // Port 0 is legal in a packet, but no frontend has it.
-        let at = |place| {
-            let port = NonZeroU16::new(packet.destination.port())?;
-            let protocol = packet.protocol;
-            let frontend = Frontend {
-                place,
-                protocol,
-                port,
-            };
-            self.owner(&frontend).map(|_| frontend)
-        };
-        if let Some(exact) = at(Place::Address(address)) {
-            return self.serve(&exact, packet);
-        }
-        if self.node().node_port_addresses.contains(&address)
-            && let Some(node_port) = at(Place::NodePort(crate::name::Family::of(address)))
-        {
-            return self.serve(&node_port, packet);
+        if let Some(frontend) = self.frontend(packet.protocol, packet.destination) {
+            return self.serve(&frontend, packet);
         }
         if self.is_cluster_ip(address) {
             return Verdict::Reject;
@@ -47,6 +32,27 @@ impl Snapshot {
             true => Verdict::Drop,
             false => Verdict::Pass,
         }
+    }
+
+    /// The frontend at which packets to `destination` arrive, if some port answers there: the very address and port,
+    /// else a NodePort. Costs O(log n).
+    pub fn frontend(&self, protocol: Protocol, destination: SocketAddr) -> Option<Frontend> {
+        let address = destination.ip();
+        // Port 0 is legal in a packet, but no frontend has it.
+        let port = NonZeroU16::new(destination.port())?;
+        let at = |place| {
+            let frontend = Frontend {
+                place,
+                protocol,
+                port,
+            };
+            self.owner(&frontend).map(|_| frontend)
+        };
+        at(Place::Address(address)).or_else(|| {
+            let answers = self.node().node_port_addresses.contains(&address);
+            let family = Family::of(address);
+            answers.then(|| at(Place::NodePort(family))).flatten()
+        })
     }
 
     fn serve(&self, frontend: &Frontend, packet: &Packet) -> Verdict {

@@ -59,6 +59,11 @@ impl Endpoint {
             nodes: Arc::new([]),
         }
     }
+
+    /// Whether flows that it has may stay with it: it answers, though perhaps while it terminates.
+    pub fn may_serve(&self) -> bool {
+        self.ready || self.serving
+    }
 }
 
 /// Where a frontend listens: on an address of its own, or on every NodePort address of a family.

@@ -1,0 +1,59 @@
+//! When sweeps are due.
+
+use std::num::NonZeroU16;
+
+use super::*;
+use crate::{NodeFacts, PortKey, Protocol, ServicePort};
+
+fn snapshot(protocol: Protocol, services: u8) -> Snapshot {
+    let mut snapshot = Snapshot::new(NodeFacts::default());
+    for n in 0..services {
+        let key = PortKey::new("shop", &format!("s{n}"), "", protocol);
+        snapshot.set(ServicePort::new(key, NonZeroU16::MIN));
+    }
+    snapshot
+}
+
+const fn at(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+#[test]
+fn a_change_of_tcp_owes_no_sweep() {
+    let mut sweeper = Sweeper::default();
+    sweeper.on_stands(&snapshot(Protocol::Tcp, 1));
+    sweeper.on_stands(&snapshot(Protocol::Tcp, 2));
+    assert_eq!(sweeper.due(), None);
+}
+
+#[test]
+fn a_change_of_udp_is_swept_once_and_then_there_is_rest() {
+    let mut sweeper = Sweeper::default();
+    let first = snapshot(Protocol::Udp, 1);
+    sweeper.on_stands(&first);
+    assert!(sweeper.begin(at(1)).is_some());
+    sweeper.end(at(3), at(2), true);
+    sweeper.on_stands(&first);
+    assert_eq!(sweeper.due(), None, "nothing new");
+    sweeper.on_stands(&snapshot(Protocol::Udp, 2));
+    assert_eq!(sweeper.due(), Some(at(23)));
+    assert!(sweeper.begin(at(22)).is_none());
+    assert!(sweeper.begin(at(23)).is_some());
+}
+
+#[test]
+fn what_failed_is_done_by_the_next_sweep() {
+    let mut sweeper = Sweeper::default();
+    sweeper.on_stands(&snapshot(Protocol::Udp, 1));
+    for due in [1, 3, 7] {
+        sweeper.end(sweeper.due().unwrap(), at(0), false);
+        assert_eq!(sweeper.due(), Some(at(due)));
+    }
+    // Nothing of UDP changes now, but the sweep is still owed.
+    sweeper.on_stands(&snapshot(Protocol::Udp, 1));
+    assert_eq!(sweeper.due(), Some(at(7)));
+    for _ in 0..40 {
+        sweeper.end(at(100), at(0), false);
+    }
+    assert_eq!(sweeper.due(), Some(at(160)));
+}
