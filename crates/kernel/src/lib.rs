@@ -1,10 +1,11 @@
 //! Everything that talks to the Linux kernel: namespaces, links, addresses, routes, sysctls, mounts and processes
-//! for the lab and the tests, and (module `nft`) the nftables target.
+//! for the lab and the tests, and (modules `nft` and `conntrack`) the nftables target and the flows.
 //!
 //! This is the only crate with `unsafe`; each use says why it is sound.
 //! Nothing here decides anything about Services.
 
 pub mod command;
+pub mod conntrack;
 pub mod error;
 pub mod fdpass;
 pub mod inherit;
@@ -20,6 +21,7 @@ pub mod process;
 pub mod sysctl;
 pub mod topology;
 
+pub use conntrack::Conntrack;
 pub use error::{Error, Result};
 pub use link::Links;
 pub use netns::Netns;

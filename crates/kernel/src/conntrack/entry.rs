@@ -1,0 +1,152 @@
+//! One entry of conntrack as netlink tells it (linux/netfilter/nfnetlink_conntrack.h); numbers are named as there,
+//! without `CTA_` and `IPCTNL_`.
+
+use std::net::{IpAddr, SocketAddr};
+
+use portolan_model::{Flow, Protocol};
+
+use crate::nfnetlink::wire::Attributes;
+
+pub(super) const MSG_GET: u16 = 1;
+pub(super) const MSG_DELETE: u16 = 2;
+
+pub(super) const TUPLE_ORIG: u16 = 1;
+const TUPLE_REPLY: u16 = 2;
+pub(super) const ID: u16 = 12;
+pub(super) const ZONE: u16 = 18;
+pub(super) const FILTER: u16 = 25;
+pub(super) const FILTER_ORIG_FLAGS: u16 = 1;
+/// `CTA_FILTER_F_CTA_PROTO_NUM` of the kernel's net/netfilter/nf_internals.h.
+pub(super) const FILTER_PROTO_NUM: u32 = 1 << 3;
+
+const TUPLE_IP: u16 = 1;
+pub(super) const TUPLE_PROTO: u16 = 2;
+const IP_V4_SRC: u16 = 1;
+const IP_V4_DST: u16 = 2;
+const IP_V6_SRC: u16 = 3;
+const IP_V6_DST: u16 = 4;
+pub(super) const PROTO_NUM: u16 = 1;
+const PROTO_SRC_PORT: u16 = 2;
+const PROTO_DST_PORT: u16 = 3;
+
+/// An entry, with the bytes that name it again.
+pub(super) struct Entry<'a> {
+    pub flow: Flow,
+    /// The attributes of the original tuple.
+    pub tuple: &'a [u8],
+    pub zone: Option<&'a [u8]>,
+    pub id: Option<&'a [u8]>,
+}
+
+impl<'a> Entry<'a> {
+    /// Reads an entry of `protocol`; `None` for one of another protocol or one that makes no sense.
+    pub fn read(attributes: Attributes<'a>, protocol: Protocol) -> Option<Self> {
+        let original = attributes.nested(TUPLE_ORIG)?;
+        let reply = attributes.nested(TUPLE_REPLY)?;
+        let number = original.nested(TUPLE_PROTO)?.find(PROTO_NUM)?;
+        if number != [protocol.number()] {
+            return None;
+        }
+        let flow = Flow {
+            protocol,
+            destination: end(original, [IP_V4_DST, IP_V6_DST], PROTO_DST_PORT)?,
+            replier: end(reply, [IP_V4_SRC, IP_V6_SRC], PROTO_SRC_PORT)?,
+        };
+        Some(Entry {
+            flow,
+            tuple: original.0,
+            zone: attributes.find(ZONE),
+            id: attributes.find(ID),
+        })
+    }
+
+    /// Our rules set no zone. Somebody else's zone may see the same packets before they are translated: an entry
+    /// there that is not translated is in order.
+    pub fn is_of_interest(&self) -> bool {
+        self.zone.is_none() || self.flow.is_translated()
+    }
+}
+
+/// One end of a tuple.
+fn end(tuple: Attributes<'_>, [v4, v6]: [u16; 2], port: u16) -> Option<SocketAddr> {
+    let ip = tuple.nested(TUPLE_IP)?;
+    let address: IpAddr = match ip.find(v4) {
+        Some(bytes) => <[u8; 4]>::try_from(bytes).ok()?.into(),
+        None => <[u8; 16]>::try_from(ip.find(v6)?).ok()?.into(),
+    };
+    let port = tuple.nested(TUPLE_PROTO)?.find(port)?;
+    let port = u16::from_be_bytes(port.try_into().ok()?);
+    Some(SocketAddr::new(address, port))
+}
+
+#[cfg(test)]
+mod tests {
+    use portolan_model::Family;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::nfnetlink::wire::{Message, Writer, nfproto};
+
+    fn tuple(out: &mut Writer, kind: u16, source: [u8; 4], destination: [u8; 4], ports: [u16; 2]) {
+        out.nest(kind, |out| {
+            out.nest(TUPLE_IP, |out| {
+                out.raw(IP_V4_SRC, &source);
+                out.raw(IP_V4_DST, &destination);
+            });
+            out.nest(TUPLE_PROTO, |out| {
+                out.raw(PROTO_NUM, &[17]);
+                out.raw(PROTO_SRC_PORT, &ports[0].to_be_bytes());
+                out.raw(PROTO_DST_PORT, &ports[1].to_be_bytes());
+            });
+        });
+    }
+
+    fn message(zone: Option<u16>) -> Vec<u8> {
+        let mut out = Writer::new(1);
+        out.begin_conntrack(0, 0, nfproto(Family::V4));
+        let (client, vip, pod) = ([203, 0, 113, 2], [172, 30, 0, 1], [10, 1, 1, 2]);
+        tuple(&mut out, TUPLE_ORIG, client, vip, [4000, 53]);
+        tuple(&mut out, TUPLE_REPLY, pod, client, [5353, 4000]);
+        if let Some(zone) = zone {
+            out.raw(ZONE, &zone.to_be_bytes());
+        }
+        out.raw(ID, &[1, 2, 3, 4]);
+        out.end();
+        out.bytes
+    }
+
+    fn attributes(bytes: &[u8]) -> Attributes<'_> {
+        Message::all(bytes).next().unwrap().attributes()
+    }
+
+    #[test]
+    fn an_entry_is_read() {
+        let bytes = message(Some(7));
+        let entry = Entry::read(attributes(&bytes), Protocol::Udp).unwrap();
+        let wanted = Flow {
+            protocol: Protocol::Udp,
+            destination: "172.30.0.1:53".parse().unwrap(),
+            replier: "10.1.1.2:5353".parse().unwrap(),
+        };
+        assert_eq!(entry.flow, wanted);
+        assert_eq!(
+            (entry.zone, entry.id),
+            (Some(&[0, 7][..]), Some(&[1, 2, 3, 4][..]))
+        );
+        assert!(entry.is_of_interest());
+        assert!(Entry::read(attributes(&bytes), Protocol::Sctp).is_none());
+    }
+
+    proptest! {
+        #[test]
+        fn bytes_that_make_no_sense_do_no_harm(place in 0usize..160, value: u8, cut in 0usize..160) {
+            let mut bytes = message(None);
+            let length = bytes.len();
+            bytes[place % length] = value;
+            bytes.truncate(length.saturating_sub(cut));
+            for message in Message::all(&bytes) {
+                let _ = Entry::read(message.attributes(), Protocol::Udp);
+            }
+        }
+    }
+}

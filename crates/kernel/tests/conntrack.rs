@@ -1,0 +1,302 @@
+//! Clients of UDP that never stop talking: they leave an endpoint when it goes, and only then.
+#![allow(clippy::unwrap_used)] // A test that can't set up its network has failed.
+
+use std::cell::Cell;
+use std::collections::BTreeSet;
+use std::io::ErrorKind;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::num::NonZeroU16;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use portolan_dataplane::nftables::Nftables;
+use portolan_kernel::topology::Host;
+use portolan_kernel::{Conntrack, NftTarget, isolated};
+use portolan_model::{
+    Backend, Endpoint, Family, NodeFacts, PortKey, Protocol, ServicePort, Snapshot, Sweeper, Target,
+};
+
+fn net(text: &str) -> IpNet {
+    text.parse().unwrap()
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+fn at(text: &str) -> SocketAddr {
+    text.parse().unwrap()
+}
+
+/// A node between a client outside and a host that plays all pods.
+struct World {
+    node: Host,
+    outside: Host,
+    _pods: Host,
+    target: NftTarget,
+    conntrack: Conntrack,
+    sweeper: Sweeper,
+    snapshot: Snapshot,
+    time: Duration,
+}
+
+const PODS: [&str; 4] = [
+    "10.1.1.2:5353",
+    "10.1.1.3:5353",
+    "[fd00:10:1:1::2]:5353",
+    "[fd00:10:1:1::3]:5353",
+];
+
+impl World {
+    fn new() -> Self {
+        let node = Host::router().unwrap();
+        let (pods, outside) = (Host::new().unwrap(), Host::new().unwrap());
+        let near = [net("10.1.1.1/24"), net("fd00:10:1:1::1/64")];
+        let far = [
+            net("10.1.1.2/24"),
+            net("10.1.1.3/24"),
+            net("fd00:10:1:1::2/64"),
+            net("fd00:10:1:1::3/64"),
+        ];
+        node.join("veth1", &near, &pods, "eth0", &far).unwrap();
+        let near_out = [net("192.168.0.11/24"), net("fd00:192:168::11/64")];
+        let far_out = [net("192.168.0.1/24"), net("fd00:192:168::1/64")];
+        node.join("eth0", &near_out, &outside, "eth0", &far_out)
+            .unwrap();
+        for (host, gateways) in [(&pods, near), (&outside, near_out)] {
+            host.route(net("0.0.0.0/0"), gateways[0].addr()).unwrap();
+            host.route(net("::/0"), gateways[1].addr()).unwrap();
+        }
+        node.route(net("0.0.0.0/0"), ip("192.168.0.1")).unwrap();
+        PODS.iter().for_each(|address| serve(&pods, at(address)));
+        let addresses = BTreeSet::from([ip("192.168.0.11"), ip("fd00:192:168::11")]);
+        let facts = NodeFacts {
+            node_port_addresses: addresses.clone(),
+            addresses,
+            ..NodeFacts::default()
+        };
+        World {
+            target: node.run(NftTarget::open).unwrap().unwrap(),
+            conntrack: node.run(Conntrack::open).unwrap().unwrap(),
+            node,
+            outside,
+            _pods: pods,
+            sweeper: Sweeper::default(),
+            snapshot: Snapshot::new(facts),
+            time: Duration::ZERO,
+        }
+    }
+
+    /// Programs the rules.
+    fn load(&mut self, port: ServicePort) {
+        self.snapshot.set(port);
+        let (state, _) = Nftables.compile(&self.snapshot);
+        let standing = self.target.read().unwrap();
+        let ops = Nftables.diff(standing.as_ref(), &state);
+        self.target.apply(&ops).unwrap();
+        self.sweeper.on_stands(&self.snapshot);
+    }
+
+    /// What the proxy does after it has programmed the rules; says how many entries went.
+    fn sweep(&mut self) -> u64 {
+        let mut deleted = 0;
+        if let Some(sweep) = self.sweeper.begin(self.time) {
+            for protocol in sweep.protocols() {
+                let is_stale = |flow: &_| sweep.is_stale(flow);
+                let done = self.conntrack.sweep(protocol, is_stale, &mut deleted);
+                done.unwrap();
+            }
+        }
+        self.sweeper.end(self.time, Duration::ZERO, true);
+        deleted
+    }
+
+    fn client(&self, source: &str, to: &str) -> Client {
+        let open = || UdpSocket::bind(at(source));
+        let socket = self.outside.run(open).unwrap().unwrap();
+        // Only a failure waits for so long.
+        let patience = Some(Duration::from_secs(5));
+        socket.set_read_timeout(patience).unwrap();
+        socket.connect(at(to)).unwrap();
+        Client(socket)
+    }
+}
+
+/// Answers every datagram with its own address, until the test ends.
+fn serve(host: &Host, here: SocketAddr) {
+    let socket = host.run(|| UdpSocket::bind(here)).unwrap().unwrap();
+    std::thread::spawn(move || {
+        let mut buffer = [0; 16];
+        while let Ok((_, peer)) = socket.recv_from(&mut buffer) {
+            let _ = socket.send_to(here.to_string().as_bytes(), peer);
+        }
+    });
+}
+
+/// One flow: a fixed source port, and one socket for ever.
+struct Client(UdpSocket);
+
+impl Client {
+    fn try_ask(&self) -> Result<SocketAddr, ErrorKind> {
+        let mut buffer = [0; 64];
+        let asked = self.0.send(b"?").and_then(|_| self.0.recv(&mut buffer));
+        let length = asked.map_err(|error| error.kind())?;
+        Ok(at(std::str::from_utf8(&buffer[..length]).unwrap()))
+    }
+
+    fn ask(&self) -> SocketAddr {
+        self.try_ask().unwrap()
+    }
+}
+
+fn dns(endpoints: &[SocketAddr]) -> ServicePort {
+    let key = PortKey::new("shop", "dns", "", Protocol::Udp);
+    ServicePort {
+        cluster_ips: vec![ip("172.30.0.10"), ip("fd00:172:30::10")],
+        node_port: NonZeroU16::new(30053),
+        families: Family::ALL.into(),
+        endpoints: endpoints.iter().copied().map(Endpoint::ready).collect(),
+        ..ServicePort::new(key, NonZeroU16::new(53).unwrap())
+    }
+}
+
+fn all() -> Vec<SocketAddr> {
+    PODS.map(at).to_vec()
+}
+
+#[test]
+fn a_client_that_never_stops_leaves_the_endpoint_that_is_gone() {
+    isolated!(
+        a_client_that_never_stops_leaves_the_endpoint_that_is_gone,
+        {
+            let mut world = World::new();
+            world.load(dns(&all()));
+            let clients = [
+                world.client("192.168.0.1:4001", "172.30.0.10:53"),
+                world.client("192.168.0.1:4002", "192.168.0.11:30053"),
+                world.client("[fd00:192:168::1]:4001", "[fd00:172:30::10]:53"),
+                world.client("[fd00:192:168::1]:4002", "[fd00:192:168::11]:30053"),
+            ];
+            for client in &clients {
+                let first = client.ask();
+                assert_eq!(world.sweep(), 0, "nothing is stale yet");
+                assert_eq!(client.ask(), first);
+                let others: Vec<SocketAddr> = all().into_iter().filter(|a| *a != first).collect();
+                world.load(dns(&others));
+                assert_eq!(client.ask(), first, "the kernel remembers");
+                assert!(world.sweep() >= 1);
+                let second = client.ask();
+                assert_ne!(second, first);
+                world.load(dns(&all()));
+                assert_eq!(world.sweep(), 0, "an endpoint that comes moves nobody");
+                assert_eq!(client.ask(), second);
+            }
+        }
+    );
+}
+
+/// kubernetes pull request 139629.
+#[test]
+fn scaled_to_zero_and_up_again() {
+    isolated!(scaled_to_zero_and_up_again, {
+        let mut world = World::new();
+        world.load(dns(&[at(PODS[0])]));
+        world.sweep();
+        let client = world.client("192.168.0.1:4001", "172.30.0.10:53");
+        assert_eq!(client.ask(), at(PODS[0]));
+        world.load(dns(&[]));
+        assert_eq!(world.sweep(), 1);
+        assert_eq!(client.try_ask(), Err(ErrorKind::ConnectionRefused));
+        world.load(dns(&[at(PODS[1])]));
+        world.sweep();
+        assert_eq!(client.ask(), at(PODS[1]));
+    });
+}
+
+/// The very first datagrams came before there were rules: their flow leads to nobody.
+#[test]
+fn a_flow_from_before_the_service_finds_its_way() {
+    isolated!(a_flow_from_before_the_service_finds_its_way, {
+        let mut world = World::new();
+        // Without any Service the datagram goes to the node itself, where a socket takes it without an answer.
+        let key = PortKey::new("shop", "other", "", Protocol::Udp);
+        world.load(ServicePort::new(key, NonZeroU16::MIN));
+        let open = || UdpSocket::bind(at("192.168.0.11:30053"));
+        let local = world.node.run(open).unwrap().unwrap();
+        let client = world.client("192.168.0.1:4001", "192.168.0.11:30053");
+        client.0.send(b"?").unwrap();
+        local.recv_from(&mut [0; 8]).unwrap();
+        world.load(dns(&[at(PODS[0])]));
+        client.0.send(b"?").unwrap();
+        local.recv_from(&mut [0; 8]).unwrap();
+        assert_eq!(world.sweep(), 1);
+        assert_eq!(client.ask(), at(PODS[0]));
+    });
+}
+
+/// kubernetes pull requests 130484 and 130542.
+#[test]
+fn services_that_share_an_external_ip_have_their_own_flows() {
+    isolated!(services_that_share_an_external_ip_have_their_own_flows, {
+        let mut world = World::new();
+        let shared = |name: &str, port, pod| ServicePort {
+            external_ips: vec![ip("198.51.100.7")],
+            endpoints: [Endpoint::ready(at(pod))].into(),
+            ..ServicePort::new(
+                PortKey::new("shop", name, "", Protocol::Udp),
+                NonZeroU16::new(port).unwrap(),
+            )
+        };
+        world.load(shared("a", 53, PODS[0]));
+        world.load(shared("b", 54, PODS[0]));
+        world.sweep();
+        let a = world.client("192.168.0.1:4001", "198.51.100.7:53");
+        let b = world.client("192.168.0.1:4002", "198.51.100.7:54");
+        assert_eq!([a.ask(), b.ask()], [at(PODS[0]); 2]);
+        world.load(shared("a", 53, PODS[1]));
+        assert_eq!(world.sweep(), 1);
+        assert_eq!([a.ask(), b.ask()], [at(PODS[1]), at(PODS[0])]);
+    });
+}
+
+/// kubernetes pull requests 135511 (quadratic cost) and 130032 (memory).
+#[test]
+fn a_sweep_asks_once_for_each_flow_and_holds_none() {
+    isolated!(a_sweep_asks_once_for_each_flow_and_holds_none, {
+        const FLOWS: u16 = 20_000;
+        let mut world = World::new();
+        world.load(dns(&[at(PODS[0])]));
+        world.sweep();
+        let send = |port| {
+            let socket = UdpSocket::bind(("192.168.0.11", 10_000 + port)).unwrap();
+            socket.send_to(b"?", "172.30.0.10:53").unwrap();
+        };
+        world.node.run(|| (0..FLOWS).for_each(send)).unwrap();
+        let asked = Cell::new(0);
+        let mut sweep = |stale: bool| {
+            let mut deleted = 0;
+            asked.set(0);
+            let answer = |_: &_| {
+                asked.set(asked.get() + 1);
+                stale
+            };
+            let done = world.conntrack.sweep(Protocol::Udp, answer, &mut deleted);
+            done.unwrap();
+            (asked.get(), deleted)
+        };
+        sweep(false);
+        let before = peak_kib();
+        assert_eq!(sweep(false), (FLOWS.into(), 0));
+        assert_eq!(sweep(true), (FLOWS.into(), FLOWS.into()));
+        assert_eq!(sweep(true), (0u32, 0));
+        assert!(peak_kib() - before < 1024, "memory grows with the table");
+    });
+}
+
+/// The most memory that this process has ever had.
+fn peak_kib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"));
+    let mut words = line.unwrap().split_whitespace();
+    words.nth(1).unwrap().parse().unwrap()
+}
