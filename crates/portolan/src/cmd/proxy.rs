@@ -1,13 +1,15 @@
 //! `portolan proxy`: the Service data plane of this node, in kube-proxy's place.
 //!
 //! ```text
-//!   reflect::run ──Reflection──▶ sync thread: model::sync ──▶ nf_tables of this network namespace
+//!   reflect::run ──Reflection──▶ sync thread: model::sync ──▶ nf_tables of this network namespace,
+//!                                   │                              then its conntrack (flows)
 //!                                   │ outcomes
 //!                                   ├──▶ metrics, /healthz
 //!                                   └──▶ Problems: log lines and Events on the Services
 //! ```
 
 mod flags;
+mod flows;
 mod health;
 mod interfaces;
 mod metrics;
@@ -75,6 +77,7 @@ fn stop_signals() -> anyhow::Result<(tokio::signal::unix::Signal, tokio::signal:
 pub async fn serve(options: ProxyOptions) -> anyhow::Result<()> {
     let client = portolan_k8s::client(options.kubeconfig.as_deref()).await?;
     let target = portolan_kernel::nft::NftTarget::open()?;
+    let flows = flows::Flows::open()?;
     let (interfaces_in, interfaces) = watch::channel(interfaces::addresses()?);
     let (reflections_in, reflections) = watch::channel(None);
     let (problems_in, problems) = mpsc::channel(PROBLEMS_WAITING_MAX);
@@ -97,6 +100,7 @@ pub async fn serve(options: ProxyOptions) -> anyhow::Result<()> {
     });
     let loop_ = sync::Loop {
         target,
+        flows,
         reflections,
         problems: problems_in,
         telemetry: Arc::clone(&telemetry),

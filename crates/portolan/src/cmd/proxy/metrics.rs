@@ -21,6 +21,9 @@ pub(super) struct Telemetry {
     last_sync: Gauge<f64, std::sync::atomic::AtomicU64>,
     failures: Counter,
     repairs: Counter,
+    flows_deleted: Counter,
+    sweeps: Histogram,
+    sweep_failures: Counter,
     services: Gauge,
     ports: Gauge,
     endpoints: Gauge,
@@ -60,6 +63,9 @@ impl Telemetry {
             last_sync: Gauge::default(),
             failures: Counter::default(),
             repairs: Counter::default(),
+            flows_deleted: Counter::default(),
+            sweeps: Histogram::new(exponential_buckets(0.001, 2.0, 15)),
+            sweep_failures: Counter::default(),
             services: Gauge::default(),
             ports: Gauge::default(),
             endpoints: Gauge::default(),
@@ -81,6 +87,21 @@ impl Telemetry {
             "kubeproxy_network_programming_duration_seconds",
             "From the change of a pod to the rules",
             &t.programming,
+        );
+        kube(
+            "kubeproxy_conntrack_reconciler_sync_duration_seconds",
+            "Time that one search for stale flows took",
+            &t.sweeps,
+        );
+        registry.register(
+            "kubeproxy_conntrack_reconciler_deleted_entries",
+            "Stale flows that were deleted from conntrack",
+            t.flows_deleted.clone(),
+        );
+        registry.register(
+            "portolan_conntrack_failures",
+            "Searches for stale flows that failed",
+            t.sweep_failures.clone(),
         );
         registry.register(
             "kubeproxy_sync_proxy_rules_last_timestamp_seconds",
@@ -158,6 +179,15 @@ impl Telemetry {
         if let Some(triggered) = state.triggered.take() {
             let took = Timestamp::now().as_millisecond() - triggered.as_millisecond();
             self.programming.observe(took.max(0) as f64 / 1000.0);
+        }
+    }
+
+    /// A search for stale flows is over.
+    pub(super) fn swept(&self, deleted: u64, took: Duration, complete: bool) {
+        self.flows_deleted.inc_by(deleted);
+        self.sweeps.observe(took.as_secs_f64());
+        if !complete {
+            self.sweep_failures.inc();
         }
     }
 

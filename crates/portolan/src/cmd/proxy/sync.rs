@@ -11,11 +11,13 @@ use portolan_reflect::Reflection;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 
+use super::flows::Flows;
 use super::metrics::Telemetry;
 
 /// What the thread works with.
 pub(super) struct Loop {
     pub(super) target: NftTarget,
+    pub(super) flows: Flows,
     pub(super) reflections: watch::Receiver<Option<Reflection>>,
     pub(super) problems: mpsc::Sender<Vec<Problem>>,
     pub(super) telemetry: Arc<Telemetry>,
@@ -29,9 +31,8 @@ impl Loop {
         // A Snapshot may be there already.
         self.reflections.mark_changed();
         loop {
-            match runtime
-                .block_on(self.wait(sync.due().map(|due| due.saturating_sub(start.elapsed()))))
-            {
+            let due = [sync.due(), self.flows.due()].into_iter().flatten().min();
+            match runtime.block_on(self.wait(due.map(|due| due.saturating_sub(start.elapsed())))) {
                 Wake::Ended => return,
                 Wake::Due => {}
                 Wake::News => self.take(&mut sync),
@@ -39,6 +40,11 @@ impl Loop {
             let began = Instant::now();
             let outcome = sync.step(start.elapsed(), &mut self.target);
             self.report(&outcome, began.elapsed());
+            // Flows are looked at by what stands now: in between, on this very thread, nothing changes.
+            if let (true, Some(snapshot)) = (outcome.stands, sync.snapshot()) {
+                self.flows.on_stands(snapshot);
+            }
+            self.flows.sweep(start, &self.telemetry);
         }
     }
 

@@ -1,0 +1,58 @@
+//! Stale flows of UDP and SCTP: looked for after the rules have changed, on the same thread, never in their way.
+
+use std::time::{Duration, Instant};
+
+use portolan_kernel::Conntrack;
+use portolan_model::{ApplyError, Snapshot, Sweep, Sweeper};
+
+use super::metrics::Telemetry;
+
+/// conntrack of this network namespace, and what is still to be looked for in it.
+pub(super) struct Flows {
+    conntrack: Conntrack,
+    sweeper: Sweeper,
+}
+
+impl Flows {
+    /// Those of the network namespace that the calling thread is in.
+    pub(super) fn open() -> Result<Self, ApplyError> {
+        Ok(Flows {
+            conntrack: Conntrack::open()?,
+            sweeper: Sweeper::default(),
+        })
+    }
+
+    /// `snapshot` stands in the kernel.
+    pub(super) fn on_stands(&mut self, snapshot: &Snapshot) {
+        self.sweeper.on_stands(snapshot);
+    }
+
+    /// When [`Flows::sweep`] wants to be called, counted from its `start`.
+    pub(super) fn due(&self) -> Option<Duration> {
+        self.sweeper.due()
+    }
+
+    /// Forgets stale flows, if that is due. A failure is told and counted, and done anew later.
+    pub(super) fn sweep(&mut self, start: Instant, telemetry: &Telemetry) {
+        let began = Instant::now();
+        let Some(sweep) = self.sweeper.begin(start.elapsed()) else {
+            return;
+        };
+        let mut deleted = 0;
+        let result = self.look(&sweep, &mut deleted);
+        let took = began.elapsed();
+        telemetry.swept(deleted, took, result.is_ok());
+        self.sweeper.end(start.elapsed(), took, result.is_ok());
+        match result {
+            Ok(()) => tracing::debug!(deleted, ?took, "stale flows forgotten"),
+            Err(error) => tracing::error!(%error, deleted, "stale flows may live on, trying again"),
+        }
+    }
+
+    fn look(&mut self, sweep: &Sweep, deleted: &mut u64) -> Result<(), ApplyError> {
+        sweep.protocols().into_iter().try_for_each(|protocol| {
+            let is_stale = |flow: &_| sweep.is_stale(flow);
+            self.conntrack.sweep(protocol, is_stale, deleted)
+        })
+    }
+}
