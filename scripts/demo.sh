@@ -2,12 +2,12 @@
 # Shows the main job on real input: a three-node cluster on this machine, driven by kubectl,
 # in which Services do their work through the kernel. Ends with `demo: N checks passed, 0 failed`.
 #
-# PORTOLAN  the binary to show (default: target/release/portolan)
+# PORTOLAN  the binary to show (default: release/portolan in the target directory)
 # KUBECTL   the kubectl to drive it with (default: kubectl)
 # KEEP=1    leave the lab up afterwards
 set -euo pipefail
 cd "$(dirname "$0")/.."
-PORTOLAN=$(realpath "${PORTOLAN:-target/release/portolan}")
+PORTOLAN=$(realpath "${PORTOLAN:-${CARGO_TARGET_DIR:-target}/release/portolan}")
 KUBECTL=${KUBECTL:-kubectl}
 LAB=demo-$$
 work=$(mktemp -d)

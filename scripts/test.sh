@@ -21,7 +21,7 @@ step "tidy: the laws of ARCHITECTURE.md" cargo xtask tidy
 step "tests" cargo test --locked --workspace
 step "build" cargo build --locked --package portolan
 # The same demo that people see, with the binary that is there already.
-step "demo" env PORTOLAN=target/debug/portolan scripts/demo.sh
+step "demo" env PORTOLAN="${CARGO_TARGET_DIR:-target}/debug/portolan" scripts/demo.sh
 
 echo
 echo "what ran:"
