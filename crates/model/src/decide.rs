@@ -3,11 +3,11 @@
 //! Rules (docs/semantics.md numbers them): which endpoints serve whom, when the source address is rewritten,
 //! and what happens when nobody is there. They depend on the sender only through its [`Origin`].
 
-use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use crate::balance::{Balance, Choices};
 use crate::name::Family;
 use crate::node::{LocalPods, NodeFacts};
 use crate::packet::Origin;
@@ -15,14 +15,10 @@ use crate::service::{
     Affinity, Endpoint, Frontend, FrontendKind, Place, ServicePort, TrafficPolicy,
 };
 
-/// Endpoints to choose from: sorted, each once, never empty inside an [`Action::Balance`].
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Choices(pub Arc<[SocketAddr]>);
-
 /// What happens to a new flow of one origin at one frontend.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Action {
-    /// It goes to one of the endpoints, each with the same chance.
+    /// It goes to one of the endpoints.
     Balance {
         /// The endpoints, all of the frontend's family.
         endpoints: Choices,
@@ -46,6 +42,8 @@ pub struct Treatment {
     pub sources: Option<Vec<IpNet>>,
     /// Whether clients stay with their endpoint.
     pub affinity: Option<Affinity>,
+    /// How a flow's endpoint is chosen.
+    pub balance: Balance,
     /// For packets from pods.
     pub pod: Action,
     /// For packets from the node's own processes.
@@ -91,6 +89,7 @@ pub fn decide(node: &NodeFacts, port: &ServicePort) -> Vec<Treatment> {
                 kind,
                 sources,
                 affinity: port.affinity,
+                balance: port.balance,
                 pod,
                 host,
                 outside,
@@ -137,10 +136,7 @@ impl Lists {
 }
 
 fn choices(endpoints: &[&Endpoint]) -> Choices {
-    let mut addresses: Vec<SocketAddr> = endpoints.iter().map(|e| e.address).collect();
-    addresses.sort_unstable();
-    addresses.dedup();
-    Choices(addresses.into())
+    Choices::of(endpoints.iter().map(|e| (e.address, e.weight)))
 }
 
 /// Topology hints (KEP-2433, KEP-3015): only when every ready endpoint has the hint and one is for us.
@@ -191,13 +187,13 @@ fn external(node: &NodeFacts, port: &ServicePort, lists: &Lists) -> (Action, Act
 }
 
 fn balance(list: &Choices, lists: &Lists, masquerade: bool) -> Action {
-    if !list.0.is_empty() {
+    if !list.is_empty() {
         return Action::Balance {
             endpoints: list.clone(),
             masquerade,
         };
     }
-    match lists.cluster.0.is_empty() && lists.local.0.is_empty() {
+    match lists.cluster.is_empty() && lists.local.is_empty() {
         true => Action::Reject,
         false => Action::Drop,
     }

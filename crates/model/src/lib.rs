@@ -12,7 +12,9 @@
 //! This crate does no I/O, spawns nothing, reads no clock and draws no random number.
 
 mod backend;
+pub mod balance;
 mod decide;
+pub mod hash;
 mod name;
 mod node;
 mod packet;
@@ -25,7 +27,8 @@ pub mod sweep;
 pub mod sync;
 
 pub use backend::{ApplyError, Backend, Target};
-pub use decide::{Action, Choices, Treatment, decide};
+pub use balance::{Balance, Choices};
+pub use decide::{Action, Treatment, decide};
 pub use name::{Family, PortKey, Protocol, ServiceName};
 pub use node::{LocalPods, NodeFacts};
 pub use packet::{Origin, Packet, Verdict};

@@ -51,7 +51,7 @@ impl Packet {
 /// What becomes of the first packet of a flow.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It goes to one of these endpoints, each with the same chance.
+    /// It goes to one of these endpoints; [`crate::Snapshot::shares`] says with which chance.
     /// The value says whether the source address is rewritten to the node's (masquerade).
     Deliver(BTreeMap<SocketAddr, bool>),
     /// It is answered with an error (TCP reset or ICMP unreachable), at once.

@@ -1,9 +1,10 @@
 //! The oracle: what must become of the first packet of a flow on this node.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
 
-use crate::decide::{Action, decide};
+use crate::decide::{Action, Treatment, decide};
 use crate::name::{Family, Protocol};
 use crate::packet::{Packet, Verdict, is_hairpin};
 use crate::service::{Frontend, FrontendKind, Place};
@@ -55,36 +56,57 @@ impl Snapshot {
         })
     }
 
+    /// With which chances a packet that [`Snapshot::route`] delivers goes to each endpoint: of as many equally likely
+    /// choices as all numbers together, so many lead there. Empty for a packet that is not delivered.
+    pub fn shares(&self, packet: &Packet) -> BTreeMap<SocketAddr, u32> {
+        let frontend = self.frontend(packet.protocol, packet.destination);
+        let treatment = frontend.and_then(|frontend| self.treatment(&frontend));
+        let Some(treatment) = treatment.filter(|treatment| enters(treatment, packet)) else {
+            return BTreeMap::new();
+        };
+        match treatment.action(packet.origin(self.node())) {
+            Action::Balance { endpoints, .. } => {
+                let shares = endpoints.shares(treatment.balance, packet.source);
+                shares.into_iter().collect()
+            }
+            Action::Reject | Action::Drop => BTreeMap::new(),
+        }
+    }
+
+    fn treatment(&self, frontend: &Frontend) -> Option<Treatment> {
+        let treatments = decide(self.node(), self.owner(frontend)?);
+        treatments.into_iter().find(|t| t.frontend == *frontend)
+    }
+
     fn serve(&self, frontend: &Frontend, packet: &Packet) -> Verdict {
-        let Some(port) = self.owner(frontend) else {
+        let Some(treatment) = self.treatment(frontend) else {
             return Verdict::Pass;
         };
-        let treatments = decide(self.node(), port);
-        let Some(treatment) = treatments.iter().find(|t| t.frontend == *frontend) else {
-            return Verdict::Pass;
-        };
-        let source = packet.source.ip();
-        let action = treatment.action(packet.origin(self.node()));
-        let enters =
-            |ranges: &Vec<ipnet::IpNet>| ranges.iter().any(|range| range.contains(&source));
         debug_assert!(treatment.kind == FrontendKind::LoadBalancer || treatment.sources.is_none());
-        if treatment
-            .sources
-            .as_ref()
-            .is_some_and(|ranges| !enters(ranges))
-        {
+        if !enters(&treatment, packet) {
             return Verdict::Drop;
         }
-        match action {
+        match treatment.action(packet.origin(self.node())) {
             Action::Reject => Verdict::Reject,
             Action::Drop => Verdict::Drop,
             Action::Balance {
                 endpoints,
                 masquerade,
             } => {
-                let told = |&e: &SocketAddr| (e, *masquerade || is_hairpin(source, e));
-                Verdict::Deliver(endpoints.0.iter().map(told).collect())
+                let chosen = endpoints.shares(treatment.balance, packet.source);
+                let source = packet.source.ip();
+                let told = |(e, _)| (e, *masquerade || is_hairpin(source, e));
+                Verdict::Deliver(chosen.into_iter().map(told).collect())
             }
         }
+    }
+}
+
+/// Whether the source ranges let this packet in.
+fn enters(treatment: &Treatment, packet: &Packet) -> bool {
+    let source = packet.source.ip();
+    match &treatment.sources {
+        None => true,
+        Some(ranges) => ranges.iter().any(|range| range.contains(&source)),
     }
 }

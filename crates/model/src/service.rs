@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::balance::{Balance, WEIGHT_DEFAULT};
 use crate::name::{Family, PortKey, Protocol};
 
 /// `internalTrafficPolicy` or `externalTrafficPolicy`.
@@ -40,6 +41,9 @@ pub struct Endpoint {
     pub serving: bool,
     /// Condition `terminating`: its pod is on the way out.
     pub terminating: bool,
+    /// Its share of new flows beside those of the others (annotation `portolan.dev/weights`); 0 only gets flows when
+    /// every eligible endpoint has 0.
+    pub weight: u16,
     /// `hints.forZones`: empty for an endpoint without this hint.
     pub zones: Arc<[Arc<str>]>,
     /// `hints.forNodes`: empty for an endpoint without this hint.
@@ -55,6 +59,7 @@ impl Endpoint {
             ready: true,
             serving: true,
             terminating: false,
+            weight: WEIGHT_DEFAULT,
             zones: Arc::new([]),
             nodes: Arc::new([]),
         }
@@ -132,6 +137,8 @@ pub struct ServicePort {
     pub source_ranges: Vec<IpNet>,
     /// `spec.sessionAffinity`.
     pub affinity: Option<Affinity>,
+    /// Annotation `portolan.dev/balance`.
+    pub balance: Balance,
     /// `spec.internalTrafficPolicy`.
     pub internal_policy: TrafficPolicy,
     /// `spec.externalTrafficPolicy`.
@@ -158,6 +165,7 @@ impl ServicePort {
             families: BTreeSet::new(),
             source_ranges: Vec::new(),
             affinity: None,
+            balance: Balance::Random,
             internal_policy: TrafficPolicy::Cluster,
             external_policy: TrafficPolicy::Cluster,
             health_check_node_port: None,

@@ -11,6 +11,7 @@
 //! panic, and never blocks another Service.
 
 mod address;
+mod annotation;
 mod node;
 mod run;
 mod service;

@@ -6,9 +6,12 @@ use std::num::NonZeroU16;
 use std::time::Duration;
 
 use portolan_k8s::wire;
-use portolan_model::{Affinity, Family, PortKey, Problem, ServiceName, ServicePort, TrafficPolicy};
+use portolan_model::{
+    Affinity, Balance, Family, PortKey, Problem, ServiceName, ServicePort, TrafficPolicy,
+};
 
 use crate::address::{parse_cidr, parse_ip};
+use crate::annotation;
 
 /// `sessionAffinityConfig.clientIP.timeoutSeconds` when nothing is given.
 const AFFINITY_TIMEOUT_SECONDS: i64 = 10_800;
@@ -65,6 +68,7 @@ impl Reader<'_> {
             load_balancer_ips,
             source_ranges: self.source_ranges(&owned(&spec.load_balancer_source_ranges)),
             affinity: affinity(spec),
+            balance: self.balance(service),
             internal_policy: policy(&spec.internal_traffic_policy),
             external_policy: policy(&spec.external_traffic_policy),
             health_check_node_port: spec.health_check_node_port.and_then(port_number),
@@ -168,6 +172,13 @@ impl Reader<'_> {
             }
         }
         all
+    }
+
+    fn balance(&mut self, service: &wire::Service) -> Balance {
+        annotation::balance(&service.metadata).unwrap_or_else(|message| {
+            self.wrong("InvalidAnnotation", message);
+            Balance::default()
+        })
     }
 
     fn wrong(&mut self, reason: &'static str, message: String) {

@@ -5,9 +5,11 @@ use std::num::NonZeroU16;
 use std::sync::Arc;
 
 use portolan_k8s::wire;
+use portolan_model::balance::WEIGHT_DEFAULT;
 use portolan_model::{Endpoint, Family, Problem, Protocol, ServiceName};
 
 use crate::address::parse_ip;
+use crate::annotation;
 
 /// Label that names the Service of a slice.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -81,7 +83,31 @@ pub(crate) fn facts(service: &ServiceName, node: &str, slice: &wire::EndpointSli
             )),
         }
     }
+    weigh(&mut facts, service, slice);
     facts
+}
+
+/// Gives the endpoints the weights of the slice's annotation.
+fn weigh(facts: &mut SliceFacts, service: &ServiceName, slice: &wire::EndpointSlice) {
+    let (weights, wrong) = annotation::weights(&slice.metadata);
+    if weights.is_empty() && wrong.is_none() {
+        return;
+    }
+    let known = facts.endpoints.iter().map(|e| e.address.ip()).collect();
+    for endpoint in &mut facts.endpoints {
+        if let Some(weight) = weights.get(&endpoint.address.ip()) {
+            endpoint.weight = *weight;
+        }
+    }
+    let name = slice.metadata.name.as_deref().unwrap_or_default();
+    let wrong = [wrong, annotation::strangers(&weights, &known)];
+    facts
+        .problems
+        .extend(wrong.into_iter().flatten().map(|what| Problem {
+            service: service.clone(),
+            reason: "InvalidAnnotation",
+            message: format!("EndpointSlice {name}: {what}"),
+        }));
 }
 
 fn port_of(port: &wire::EndpointPort) -> Result<(Arc<str>, Protocol, NonZeroU16), String> {
@@ -106,6 +132,7 @@ fn endpoint_of(node: &str, ip: IpAddr, endpoint: &wire::Endpoint) -> Endpoint {
         ready,
         serving: conditions.serving.unwrap_or(ready),
         terminating: conditions.terminating.unwrap_or(false),
+        weight: WEIGHT_DEFAULT,
         zones: names(hints.and_then(|hints| hints.for_zones.as_deref())),
         nodes: names(hints.and_then(|hints| hints.for_nodes.as_deref())),
     }

@@ -186,7 +186,7 @@ impl<'a> Lists<'a> {
 
     fn backing(&self, port: &ServicePort, problems: &mut Vec<Problem>) -> Backing {
         let mut list = |index: usize| -> Vec<SocketAddr> {
-            let all = self.0.get(index).map_or(&[][..], |list| &list.0);
+            let all = self.0.get(index).map_or(&[][..], |list| &list.addresses);
             if all.len() > ENDPOINTS_MAX {
                 problems.push(Problem {
                     service: port.key.service.clone(),

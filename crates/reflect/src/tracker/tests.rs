@@ -366,3 +366,41 @@ proptest! {
         prop_assert_eq!(&relisted.snapshot, &fresh.snapshot);
     }
 }
+
+#[test]
+fn annotations_say_how_to_balance() {
+    let annotated = |name: &str, value: &str| json!({(name): value});
+    let mut service = web("172.30.0.1");
+    service.metadata.annotations =
+        serde_json::from_value(annotated("portolan.dev/balance", "round-robin")).unwrap();
+    let endpoints = json!([{"addresses": ["10.1.0.10"]}, {"addresses": ["10.1.0.11"]}]);
+    let mut one = slice("web-1", "web", 8080, endpoints);
+    one.metadata.annotations =
+        serde_json::from_value(annotated("portolan.dev/weights", "10.1.0.10=3,10.1.0.99=2"))
+            .unwrap();
+    let (port, problems) = port_of(service, vec![one]);
+    assert_eq!(port.balance, portolan_model::Balance::RoundRobin);
+    let weights: Vec<u16> = port.endpoints.iter().map(|e| e.weight).collect();
+    assert_eq!(weights, [3, 1]);
+    let [problem] = &problems[..] else {
+        panic!("{problems:?}")
+    };
+    assert_eq!(problem.reason, "InvalidAnnotation");
+    assert!(
+        problem
+            .message
+            .contains("\"10.1.0.99\" is no endpoint of this slice"),
+        "{problem}"
+    );
+}
+
+#[test]
+fn a_bad_annotation_is_told_and_random_is_used() {
+    let mut service = web("172.30.0.1");
+    service.metadata.annotations =
+        serde_json::from_value(json!({"portolan.dev/balance": "least-conn"})).unwrap();
+    let (port, problems) = port_of(service, vec![]);
+    assert_eq!(port.balance, portolan_model::Balance::Random);
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert!(problems[0].message.contains("least-conn"));
+}

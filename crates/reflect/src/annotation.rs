@@ -1,0 +1,130 @@
+//! The annotations with which people ask for what the Kubernetes API has no fields for; docs/operating.md lists them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use portolan_k8s::ObjectMeta;
+use portolan_model::Balance;
+use portolan_model::balance::WEIGHT_MAX;
+
+use crate::address::parse_ip;
+
+/// On a Service: how it chooses among its endpoints.
+pub(crate) const BALANCE: &str = "portolan.dev/balance";
+
+/// On an EndpointSlice: how much its endpoints weigh.
+pub(crate) const WEIGHTS: &str = "portolan.dev/weights";
+
+/// The most wrong entries of one annotation that a Problem quotes; the others are counted.
+const QUOTED_MAX: usize = 3;
+
+fn text<'a>(metadata: &'a ObjectMeta, name: &str) -> Option<&'a str> {
+    metadata.annotations.as_ref()?.get(name).map(|s| s.trim())
+}
+
+/// How the Service balances; what is wrong with the annotation, as a whole sentence.
+pub(crate) fn balance(metadata: &ObjectMeta) -> Result<Balance, String> {
+    let Some(text) = text(metadata, BALANCE) else {
+        return Ok(Balance::Random);
+    };
+    text.parse().map_err(|()| {
+        let known = Balance::ALL.map(Balance::as_str).join(", ");
+        format!("annotation {BALANCE}: {text:?} is none of {known}; random is used.")
+    })
+}
+
+/// The weights of a slice's endpoints by address, and what is wrong with the annotation, as a whole sentence:
+/// `ADDRESS=WEIGHT`, separated by commas. What cannot be read is left out, the rest counts.
+pub(crate) fn weights(metadata: &ObjectMeta) -> (BTreeMap<IpAddr, u16>, Option<String>) {
+    let mut all = BTreeMap::new();
+    let mut wrong: Vec<&str> = Vec::new();
+    let entries = text(metadata, WEIGHTS).unwrap_or_default();
+    for entry in entries.split(',').map(str::trim).filter(|e| !e.is_empty()) {
+        match weight(entry) {
+            Some((ip, weight)) if !all.contains_key(&ip) => drop(all.insert(ip, weight)),
+            _ => wrong.push(entry),
+        }
+    }
+    let problem = (!wrong.is_empty()).then(|| {
+        format!(
+            "annotation {WEIGHTS}: {} is not ADDRESS=WEIGHT with an address that is named once and a weight from 0 to \
+             {WEIGHT_MAX}; it is left out.",
+            quoted(&wrong)
+        )
+    });
+    (all, problem)
+}
+
+/// What a Problem says of weights for addresses that the slice does not have.
+pub(crate) fn strangers(
+    weights: &BTreeMap<IpAddr, u16>,
+    known: &BTreeSet<IpAddr>,
+) -> Option<String> {
+    let strange = weights.keys().filter(|ip| !known.contains(ip));
+    let strange: Vec<String> = strange.map(IpAddr::to_string).collect();
+    let strange: Vec<&str> = strange.iter().map(String::as_str).collect();
+    (!strange.is_empty()).then(|| {
+        format!(
+            "annotation {WEIGHTS}: {} is no endpoint of this slice.",
+            quoted(&strange)
+        )
+    })
+}
+
+fn weight(entry: &str) -> Option<(IpAddr, u16)> {
+    let (address, weight) = entry.split_once('=')?;
+    let weight: u16 = weight.trim().parse().ok()?;
+    (weight <= WEIGHT_MAX).then_some((parse_ip(address)?, weight))
+}
+
+fn quoted(all: &[&str]) -> String {
+    let some: Vec<String> = all
+        .iter()
+        .take(QUOTED_MAX)
+        .map(|e| format!("{e:?}"))
+        .collect();
+    match all.len().saturating_sub(QUOTED_MAX) {
+        0 => some.join(", "),
+        more => format!("{} (and {more} more)", some.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(name: &str, value: &str) -> ObjectMeta {
+        ObjectMeta {
+            annotations: Some([(name.to_owned(), value.to_owned())].into()),
+            ..ObjectMeta::default()
+        }
+    }
+
+    #[test]
+    fn a_way_to_balance_has_a_name() {
+        assert_eq!(balance(&ObjectMeta::default()), Ok(Balance::Random));
+        assert_eq!(balance(&with(BALANCE, " maglev ")), Ok(Balance::Maglev));
+        let wrong = balance(&with(BALANCE, "least-conn")).unwrap_err();
+        assert!(
+            wrong.contains("\"least-conn\" is none of random, round-robin, source-hash, maglev")
+        );
+    }
+
+    #[test]
+    fn weights_are_read_one_by_one() {
+        let read = |value: &str| weights(&with(WEIGHTS, value));
+        let (all, problem) = read("10.1.0.10=3, 10.1.0.11 = 0,fd00:10:1::10=100,");
+        let all: Vec<String> = all.iter().map(|(ip, w)| format!("{ip}={w}")).collect();
+        assert_eq!(all, ["10.1.0.10=3", "10.1.0.11=0", "fd00:10:1::10=100"]);
+        assert_eq!(problem, None);
+        let (all, problem) =
+            read("10.1.0.10=2,10.1.0.10=3,x=1,10.1.0.11,10.1.0.12=101,10.1.0.13=-1");
+        assert_eq!(all.len(), 1);
+        let problem = problem.unwrap();
+        assert!(
+            problem.contains("\"10.1.0.10=3\", \"x=1\", \"10.1.0.11\" (and 2 more)"),
+            "{problem}"
+        );
+        assert_eq!(weights(&ObjectMeta::default()), (BTreeMap::new(), None));
+    }
+}
