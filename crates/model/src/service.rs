@@ -212,6 +212,17 @@ impl ServicePort {
         all
     }
 
+    /// Whether `other`, with the same key, is known to want the same frontends: [`ServicePort::wanted`] of both is equal.
+    /// It costs no memory; false may also mean that the same ones are written in another way.
+    pub fn wants_same(&self, other: &ServicePort) -> bool {
+        self.port == other.port
+            && self.cluster_ips == other.cluster_ips
+            && self.external_ips == other.external_ips
+            && self.load_balancer_ips == other.load_balancer_ips
+            && self.node_port == other.node_port
+            && self.families == other.families
+    }
+
     /// The frontends that are this port's own: [`ServicePort::wanted`] without the lost ones.
     pub fn frontends(&self) -> Vec<(Frontend, FrontendKind)> {
         let mut all = self.wanted();

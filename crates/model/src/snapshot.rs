@@ -3,15 +3,16 @@
 //! The maps are persistent: a clone shares its nodes with the original, so that keeping the last applied
 //! Snapshot costs nothing, and [`Snapshot::touched`] finds what differs without looking at the rest.
 
+use std::num::NonZeroU16;
 use std::sync::Arc;
 
+use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
-use imbl::{OrdMap, OrdSet};
 
-use crate::name::PortKey;
+use crate::name::{PortKey, Protocol};
 use crate::node::NodeFacts;
 use crate::problem::Problem;
-use crate::service::{Frontend, FrontendKind, Place, ServicePort};
+use crate::service::{Frontend, Place, ServicePort};
 
 /// All Service ports as seen from one node.
 ///
@@ -21,15 +22,33 @@ use crate::service::{Frontend, FrontendKind, Place, ServicePort};
 pub struct Snapshot {
     node: Arc<NodeFacts>,
     ports: OrdMap<PortKey, Arc<ServicePort>>,
-    claims: OrdMap<Frontend, OrdSet<Claim>>,
-    cluster_ips: OrdMap<std::net::IpAddr, OrdSet<PortKey>>,
+    claims: OrdMap<Frontend, Claimants>,
 }
 
-/// A port's wish for a frontend; the smallest claim has it.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Claim {
-    created: i64,
-    key: PortKey,
+/// The ports that want a frontend. There is hardly ever more than one, and one needs no memory of its own.
+#[derive(Clone, Debug)]
+enum Claimants {
+    One(PortKey),
+    /// At least two, in the order in which they would have it.
+    Several(Arc<[PortKey]>),
+}
+
+impl Claimants {
+    /// The first of them has the frontend.
+    fn keys(&self) -> &[PortKey] {
+        match self {
+            Claimants::One(key) => std::slice::from_ref(key),
+            Claimants::Several(keys) => keys,
+        }
+    }
+
+    /// `None` for nobody.
+    fn of(mut keys: Vec<PortKey>) -> Option<Self> {
+        match keys.len() {
+            0 | 1 => keys.pop().map(Claimants::One),
+            _ => Some(Claimants::Several(keys.into())),
+        }
+    }
 }
 
 impl Snapshot {
@@ -74,35 +93,42 @@ impl Snapshot {
     }
 
     /// Adds `port` or replaces the one with its key. Costs O(log n) of the number of ports.
-    pub fn set(&mut self, mut port: ServicePort) {
-        let old = self.ports.get(&port.key).cloned();
-        let stays =
-            |old: &ServicePort| old.created == port.created && old.wanted() == port.wanted();
-        if let Some(old) = &old
-            && stays(old)
-        {
-            let lost = old.lost.clone();
-            let port = ServicePort { lost, ..port };
-            if port != **old {
-                self.ports.insert(port.key.clone(), Arc::new(port));
-            }
+    pub fn set(&mut self, port: impl Into<Arc<ServicePort>>) {
+        let mut port: Arc<ServicePort> = port.into();
+        let old = self.ports.get(&port.key);
+        let lost = old.map(|old| old.lost.clone()).unwrap_or_default();
+        if port.lost != lost {
+            Arc::make_mut(&mut port).lost = lost;
+        }
+        if old == Some(&port) {
             return;
         }
-        let mut moved: Vec<Frontend> = Vec::new();
-        if let Some(old) = old {
-            moved.extend(self.unclaim(&old));
+        let key = port.key.clone();
+        let old = self.ports.insert(key.clone(), Arc::clone(&port));
+        if old
+            .as_ref()
+            .is_some_and(|old| old.created == port.created && old.wants_same(&port))
+        {
+            return;
         }
-        moved.extend(self.claim(&port));
-        port.lost.clear();
-        self.ports.insert(port.key.clone(), Arc::new(port));
-        self.settle(moved);
+        let before = old.map(|old| old.wanted()).unwrap_or_default();
+        let wanted = port.wanted();
+        let mut moved: Vec<Frontend> = before.iter().chain(&wanted).map(|(f, _)| *f).collect();
+        moved.sort_unstable();
+        moved.dedup();
+        for frontend in &moved {
+            let wants = wanted.iter().any(|(wanted, _)| wanted == frontend);
+            self.claim(frontend, &key, wants);
+        }
+        self.settle(moved, &key);
     }
 
     /// Removes the port with this key, if there is one. Costs O(log n).
     pub fn remove(&mut self, key: &PortKey) {
         if let Some(old) = self.ports.remove(key) {
-            let moved = self.unclaim(&old);
-            self.settle(moved);
+            let moved: Vec<Frontend> = old.wanted().into_iter().map(|(f, _)| f).collect();
+            moved.iter().for_each(|f| self.claim(f, key, false));
+            self.settle(moved, key);
         }
     }
 
@@ -129,13 +155,27 @@ impl Snapshot {
 
     /// The port that answers at `frontend`.
     pub fn owner(&self, frontend: &Frontend) -> Option<&Arc<ServicePort>> {
-        let claim = self.claims.get(frontend)?.get_min()?;
-        self.ports.get(&claim.key)
+        let key = self.claims.get(frontend)?.keys().first()?;
+        self.ports.get(key)
     }
 
     /// Whether `address` is the ClusterIP of some Service.
     pub fn is_cluster_ip(&self, address: std::net::IpAddr) -> bool {
-        self.cluster_ips.contains_key(&address)
+        let at = |protocol, port| Frontend {
+            place: Place::Address(address),
+            protocol,
+            port,
+        };
+        let first = at(Protocol::Tcp, NonZeroU16::MIN);
+        let last = at(Protocol::Sctp, NonZeroU16::MAX);
+        let mut keys = self
+            .claims
+            .range(first..=last)
+            .flat_map(|(_, claimants)| claimants.keys());
+        keys.any(|key| {
+            let port = self.ports.get(key);
+            port.is_some_and(|port| port.cluster_ips.contains(&address))
+        })
     }
 
     /// What is wrong with `port`, as far as it can be seen from all Services together.
@@ -161,75 +201,48 @@ impl Snapshot {
         port.lost.iter().map(told).collect()
     }
 
-    fn claim(&mut self, port: &ServicePort) -> Vec<Frontend> {
-        let claim = Claim {
-            created: port.created,
-            key: port.key.clone(),
-        };
-        let wanted = port.wanted();
-        for (frontend, kind) in &wanted {
-            self.claims
-                .entry(*frontend)
-                .or_default()
-                .insert(claim.clone());
-            if let (FrontendKind::ClusterIp, Place::Address(ip)) = (kind, frontend.place) {
-                self.cluster_ips
-                    .entry(ip)
-                    .or_default()
-                    .insert(port.key.clone());
-            }
+    /// Notes whether the port `key` wants `frontend`.
+    fn claim(&mut self, frontend: &Frontend, key: &PortKey, wants: bool) {
+        let standing = self.claims.get(frontend).map(Claimants::keys);
+        let mut keys: Vec<PortKey> = standing.unwrap_or_default().to_vec();
+        keys.retain(|other| other != key);
+        if wants {
+            keys.push(key.clone());
+            keys.sort_by_key(|key| self.ports.get(key).map(|port| (port.created, key.clone())));
         }
-        wanted.into_iter().map(|(frontend, _)| frontend).collect()
+        match Claimants::of(keys) {
+            Some(claimants) => self.claims.insert(*frontend, claimants),
+            None => self.claims.remove(frontend),
+        };
     }
 
-    fn unclaim(&mut self, port: &ServicePort) -> Vec<Frontend> {
-        let claim = Claim {
-            created: port.created,
-            key: port.key.clone(),
-        };
-        let wanted = port.wanted();
-        for (frontend, kind) in &wanted {
-            if let Some(claims) = self.claims.get_mut(frontend) {
-                claims.remove(&claim);
-                if claims.is_empty() {
-                    self.claims.remove(frontend);
-                }
-            }
-            if let (FrontendKind::ClusterIp, Place::Address(ip)) = (kind, frontend.place)
-                && let Some(keys) = self.cluster_ips.get_mut(&ip)
-            {
-                keys.remove(&port.key);
-                if keys.is_empty() {
-                    self.cluster_ips.remove(&ip);
-                }
-            }
-        }
-        wanted.into_iter().map(|(frontend, _)| frontend).collect()
-    }
-
-    /// Restores the invariant about `lost` at these frontends.
-    /// Only the owner and the one that was the owner can change, but every claimant is looked at: there are few.
-    fn settle(&mut self, frontends: Vec<Frontend>) {
+    /// Restores the invariant about `lost` at these frontends, which `changed` has wanted or wants.
+    fn settle(&mut self, frontends: Vec<Frontend>, changed: &PortKey) {
         for frontend in frontends {
-            let Some(claims) = self.claims.get(&frontend).cloned() else {
-                continue;
-            };
-            for (rank, claim) in claims.iter().enumerate() {
-                let lost = rank > 0;
-                let Some(port) = self.ports.get(&claim.key) else {
-                    continue;
-                };
-                if port.lost.contains(&frontend) == lost {
-                    continue;
-                }
-                let mut port = ServicePort::clone(port);
-                match lost {
-                    true => port.lost.insert(frontend),
-                    false => port.lost.remove(&frontend),
-                };
-                self.ports.insert(claim.key.clone(), Arc::new(port));
+            let claimants = self.claims.get(&frontend).cloned();
+            let keys = claimants.as_ref().map(Claimants::keys).unwrap_or_default();
+            for (rank, key) in keys.iter().enumerate() {
+                self.mark(key, frontend, rank > 0);
+            }
+            if !keys.contains(changed) {
+                self.mark(changed, frontend, false);
             }
         }
+    }
+
+    fn mark(&mut self, key: &PortKey, frontend: Frontend, lost: bool) {
+        let Some(port) = self.ports.get(key) else {
+            return;
+        };
+        if port.lost.contains(&frontend) == lost {
+            return;
+        }
+        let mut port = ServicePort::clone(port);
+        match lost {
+            true => port.lost.insert(frontend),
+            false => port.lost.remove(&frontend),
+        };
+        self.ports.insert(key.clone(), Arc::new(port));
     }
 }
 
