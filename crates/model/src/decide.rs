@@ -141,17 +141,17 @@ fn choices(endpoints: &[&Endpoint]) -> Choices {
 
 /// Topology hints (KEP-2433, KEP-3015): only when every ready endpoint has the hint and one is for us.
 fn near<'a>(node: &NodeFacts, ready: &[&'a Endpoint]) -> Vec<&'a Endpoint> {
-    if ready.iter().all(|e| !e.nodes.is_empty()) {
-        let mine = |e: &&Endpoint| e.nodes.contains(&node.name);
+    if ready.iter().all(|e| !e.nodes().is_empty()) {
+        let mine = |e: &&Endpoint| e.nodes().contains(&node.name);
         let chosen: Vec<&Endpoint> = ready.iter().copied().filter(mine).collect();
         if !chosen.is_empty() {
             return chosen;
         }
     }
     if let Some(zone) = &node.zone
-        && ready.iter().all(|e| !e.zones.is_empty())
+        && ready.iter().all(|e| !e.zones().is_empty())
     {
-        let mine = |e: &&Endpoint| e.zones.contains(zone);
+        let mine = |e: &&Endpoint| e.zones().contains(zone);
         let chosen: Vec<&Endpoint> = ready.iter().copied().filter(mine).collect();
         if !chosen.is_empty() {
             return chosen;

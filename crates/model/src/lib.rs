@@ -33,7 +33,9 @@ pub use name::{Family, PortKey, Protocol, ServiceName};
 pub use node::{LocalPods, NodeFacts};
 pub use packet::{Origin, Packet, Verdict};
 pub use problem::Problem;
-pub use service::{Affinity, Endpoint, Frontend, FrontendKind, Place, ServicePort, TrafficPolicy};
+pub use service::{
+    Affinity, Endpoint, Frontend, FrontendKind, Hints, Place, ServicePort, TrafficPolicy,
+};
 pub use snapshot::Snapshot;
 pub use stale::{Flow, Sweep};
 pub use sweep::Sweeper;

@@ -44,10 +44,17 @@ pub struct Endpoint {
     /// Its share of new flows beside those of the others (annotation `portolan.dev/weights`); 0 only gets flows when
     /// every eligible endpoint has 0.
     pub weight: u16,
+    /// Who should use it; shared, and absent as a rule.
+    pub hints: Option<Arc<Hints>>,
+}
+
+/// Topology hints of an endpoint (KEP-2433, KEP-3015).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Hints {
     /// `hints.forZones`: empty for an endpoint without this hint.
-    pub zones: Arc<[Arc<str>]>,
+    pub zones: Vec<Arc<str>>,
     /// `hints.forNodes`: empty for an endpoint without this hint.
-    pub nodes: Arc<[Arc<str>]>,
+    pub nodes: Vec<Arc<str>>,
 }
 
 impl Endpoint {
@@ -60,9 +67,24 @@ impl Endpoint {
             serving: true,
             terminating: false,
             weight: WEIGHT_DEFAULT,
-            zones: Arc::new([]),
-            nodes: Arc::new([]),
+            hints: None,
         }
+    }
+
+    /// The same with another port.
+    pub fn at_port(mut self, port: u16) -> Self {
+        self.address.set_port(port);
+        self
+    }
+
+    /// The zones that should use it; empty without this hint.
+    pub fn zones(&self) -> &[Arc<str>] {
+        self.hints.as_ref().map_or(&[], |hints| &hints.zones)
+    }
+
+    /// The nodes that should use it; empty without this hint.
+    pub fn nodes(&self) -> &[Arc<str>] {
+        self.hints.as_ref().map_or(&[], |hints| &hints.nodes)
     }
 
     /// Whether flows that it has may stay with it: it answers, though perhaps while it terminates.

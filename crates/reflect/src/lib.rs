@@ -12,6 +12,7 @@
 
 mod address;
 mod annotation;
+mod names;
 mod node;
 mod run;
 mod service;

@@ -12,6 +12,7 @@ use portolan_model::{
 
 use crate::address::{parse_cidr, parse_ip};
 use crate::annotation;
+use crate::names::Names;
 
 /// `sessionAffinityConfig.clientIP.timeoutSeconds` when nothing is given.
 const AFFINITY_TIMEOUT_SECONDS: i64 = 10_800;
@@ -26,9 +27,14 @@ pub(crate) struct ServiceFacts {
 }
 
 /// Reads a Service.
-pub(crate) fn facts(name: &ServiceName, service: &wire::Service) -> ServiceFacts {
+pub(crate) fn facts(
+    name: &ServiceName,
+    names: &mut Names,
+    service: &wire::Service,
+) -> ServiceFacts {
     let mut reader = Reader {
         name,
+        names,
         facts: ServiceFacts::default(),
     };
     reader.read(service);
@@ -37,6 +43,7 @@ pub(crate) fn facts(name: &ServiceName, service: &wire::Service) -> ServiceFacts
 
 struct Reader<'a> {
     name: &'a ServiceName,
+    names: &'a mut Names,
     facts: ServiceFacts,
 }
 
@@ -109,7 +116,7 @@ impl Reader<'_> {
         }
         let key = PortKey {
             service: self.name.clone(),
-            port: name.into(),
+            port: self.names.share(name),
             protocol,
         };
         if self.facts.ports.iter().any(|other| other.key == key) {

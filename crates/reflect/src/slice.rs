@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use portolan_k8s::wire;
 use portolan_model::balance::WEIGHT_DEFAULT;
-use portolan_model::{Endpoint, Family, Problem, Protocol, ServiceName};
+use portolan_model::{Endpoint, Family, Hints, Problem, Protocol, ServiceName};
 
 use crate::address::parse_ip;
 use crate::annotation;
+use crate::names::Names;
 
 /// Label that names the Service of a slice.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -18,29 +19,35 @@ const SERVICE_NAME: &str = "kubernetes.io/service-name";
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct SliceFacts {
     /// Names, protocols and numbers of its ports.
-    pub(crate) ports: Vec<(Arc<str>, Protocol, NonZeroU16)>,
-    /// Its endpoints, with port 0.
-    pub(crate) endpoints: Vec<Endpoint>,
+    pub(crate) ports: Box<[SlicePort]>,
+    /// Its endpoints with the number of the first port, sorted by address, each address once, the best of its
+    /// duplicates: for a Service with one port and one slice, this is what the Snapshot holds too.
+    pub(crate) endpoints: Arc<[Endpoint]>,
     /// What could not be understood.
     pub(crate) problems: Vec<Problem>,
 }
 
+/// Name, protocol and number of a port; it goes with every endpoint of the slice.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct SlicePort {
+    pub(crate) name: Arc<str>,
+    pub(crate) protocol: Protocol,
+    pub(crate) number: NonZeroU16,
+}
+
 /// The Service that a slice belongs to, if it says so.
-pub(crate) fn service_of(slice: &wire::EndpointSlice) -> Option<ServiceName> {
-    let name = slice
-        .metadata
-        .labels
-        .as_ref()?
-        .get(SERVICE_NAME)
-        .filter(|name| !name.is_empty())?;
-    Some(ServiceName::new(
-        slice.metadata.namespace.as_deref().unwrap_or_default(),
-        name,
-    ))
+pub(crate) fn service_of(slice: &wire::EndpointSlice) -> Option<&str> {
+    let name = slice.metadata.labels.as_ref()?.get(SERVICE_NAME)?;
+    Some(name.as_str()).filter(|name| !name.is_empty())
 }
 
 /// Reads a slice of `service`, as seen from the node `node`.
-pub(crate) fn facts(service: &ServiceName, node: &str, slice: &wire::EndpointSlice) -> SliceFacts {
+pub(crate) fn facts(
+    service: &ServiceName,
+    node: &str,
+    names: &mut Names,
+    slice: &wire::EndpointSlice,
+) -> SliceFacts {
     let mut facts = SliceFacts::default();
     let name = slice.metadata.name.as_deref().unwrap_or_default();
     let mut wrong = |what: String| {
@@ -62,12 +69,14 @@ pub(crate) fn facts(service: &ServiceName, node: &str, slice: &wire::EndpointSli
             return facts;
         }
     };
+    let mut ports = Vec::new();
     for port in slice.ports.iter().flatten() {
-        match port_of(port) {
-            Ok(port) => facts.ports.push(port),
+        match port_of(names, port) {
+            Ok(port) => ports.push(port),
             Err(what) => wrong(what),
         }
     }
+    let mut endpoints: Vec<Endpoint> = Vec::new();
     for endpoint in slice.endpoints.iter().flatten() {
         let text = endpoint
             .addresses
@@ -77,24 +86,48 @@ pub(crate) fn facts(service: &ServiceName, node: &str, slice: &wire::EndpointSli
             .map(String::as_str)
             .unwrap_or_default();
         match parse_ip(text).filter(|ip| Family::of(*ip) == family) {
-            Some(ip) => facts.endpoints.push(endpoint_of(node, ip, endpoint)),
+            Some(ip) => {
+                let endpoint = endpoint_of(node, ip, names, endpoint, endpoints.last());
+                endpoints.push(endpoint);
+            }
             None => wrong(format!(
                 "endpoint address {text:?} is no {family:?} address; it is left out."
             )),
         }
     }
-    weigh(&mut facts, service, slice);
+    weigh(&mut facts, &mut endpoints, service, slice);
+    let number = ports.first().map_or(0, |port| port.number.get());
+    let numbered = |endpoint: Endpoint| endpoint.at_port(number);
+    facts.endpoints = best(endpoints.into_iter().map(numbered).collect());
+    facts.ports = ports.into();
     facts
 }
 
+/// Sorted by address, each address once. Of several entries with one address (a pod's address is reused while the old
+/// pod is still terminating) the best counts, of equal ones the first.
+pub(crate) fn best(mut all: Vec<Endpoint>) -> Arc<[Endpoint]> {
+    let worth = |e: &Endpoint| (e.ready, e.serving, e.local, !e.terminating);
+    all.sort_by(|a, b| {
+        let better = worth(b).cmp(&worth(a));
+        a.address.cmp(&b.address).then(better)
+    });
+    all.dedup_by(|later, first| later.address == first.address);
+    all.into()
+}
+
 /// Gives the endpoints the weights of the slice's annotation.
-fn weigh(facts: &mut SliceFacts, service: &ServiceName, slice: &wire::EndpointSlice) {
+fn weigh(
+    facts: &mut SliceFacts,
+    endpoints: &mut [Endpoint],
+    service: &ServiceName,
+    slice: &wire::EndpointSlice,
+) {
     let (weights, wrong) = annotation::weights(&slice.metadata);
     if weights.is_empty() && wrong.is_none() {
         return;
     }
-    let known = facts.endpoints.iter().map(|e| e.address.ip()).collect();
-    for endpoint in &mut facts.endpoints {
+    let known = endpoints.iter().map(|e| e.address.ip()).collect();
+    for endpoint in endpoints {
         if let Some(weight) = weights.get(&endpoint.address.ip()) {
             endpoint.weight = *weight;
         }
@@ -110,7 +143,7 @@ fn weigh(facts: &mut SliceFacts, service: &ServiceName, slice: &wire::EndpointSl
         }));
 }
 
-fn port_of(port: &wire::EndpointPort) -> Result<(Arc<str>, Protocol, NonZeroU16), String> {
+fn port_of(names: &mut Names, port: &wire::EndpointPort) -> Result<SlicePort, String> {
     let name = port.name.as_deref().unwrap_or_default();
     let protocol = port.protocol.as_deref().unwrap_or_default().parse()?;
     let number = port
@@ -119,13 +152,33 @@ fn port_of(port: &wire::EndpointPort) -> Result<(Arc<str>, Protocol, NonZeroU16)
         .and_then(NonZeroU16::new);
     let number =
         number.ok_or_else(|| format!("port {name:?} has no number between 1 and 65535."))?;
-    Ok((name.into(), protocol, number))
+    Ok(SlicePort {
+        name: names.share(name),
+        protocol,
+        number,
+    })
 }
 
-fn endpoint_of(node: &str, ip: IpAddr, endpoint: &wire::Endpoint) -> Endpoint {
+fn endpoint_of(
+    node: &str,
+    ip: IpAddr,
+    names: &mut Names,
+    endpoint: &wire::Endpoint,
+    before: Option<&Endpoint>,
+) -> Endpoint {
     let conditions = &endpoint.conditions;
     let ready = conditions.ready.unwrap_or(true);
-    let hints = endpoint.hints.as_ref();
+    let hints = endpoint
+        .hints
+        .as_ref()
+        .and_then(|hints| hints_of(names, hints));
+    // As a rule many endpoints have the same hints.
+    let shared = before.and_then(|before| before.hints.clone());
+    let hints = if hints.as_ref() == shared.as_deref() {
+        shared
+    } else {
+        hints.map(Arc::new)
+    };
     Endpoint {
         address: SocketAddr::new(ip, 0),
         local: endpoint.node_name.as_deref() == Some(node),
@@ -133,17 +186,18 @@ fn endpoint_of(node: &str, ip: IpAddr, endpoint: &wire::Endpoint) -> Endpoint {
         serving: conditions.serving.unwrap_or(ready),
         terminating: conditions.terminating.unwrap_or(false),
         weight: WEIGHT_DEFAULT,
-        zones: names(hints.and_then(|hints| hints.for_zones.as_deref())),
-        nodes: names(hints.and_then(|hints| hints.for_nodes.as_deref())),
+        hints,
     }
 }
 
-fn names(list: Option<&[wire::ForName]>) -> Arc<[Arc<str>]> {
-    match list {
-        None | Some([]) => Arc::default(),
-        Some(list) => list
-            .iter()
-            .map(|entry| Arc::from(entry.name.as_str()))
-            .collect(),
-    }
+fn hints_of(names: &mut Names, hints: &wire::Hints) -> Option<Hints> {
+    let mut shared = |list: &Option<Vec<wire::ForName>>| -> Vec<Arc<str>> {
+        let list = list.iter().flatten();
+        list.map(|entry| names.share(&entry.name)).collect()
+    };
+    let hints = Hints {
+        zones: shared(&hints.for_zones),
+        nodes: shared(&hints.for_nodes),
+    };
+    (!hints.zones.is_empty() || !hints.nodes.is_empty()).then_some(hints)
 }

@@ -5,16 +5,17 @@
 //! does not name is gone (law 9).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use portolan_k8s::watch::Event;
 use portolan_k8s::{Timestamp, wire};
 use portolan_model::{Endpoint, PortKey, Problem, ServiceName, ServicePort, Snapshot};
 
+use crate::names::Names;
 use crate::node::{self, NodeOptions};
-use crate::service::{self, ServiceFacts};
-use crate::slice::{self, SliceFacts};
+use crate::service;
+use crate::slice::{self, SliceFacts, SlicePort};
 
 /// Annotation with the time of the oldest change that a slice tells of (an SLI of Kubernetes).
 const TRIGGER_TIME: &str = "endpoints.kubernetes.io/last-change-trigger-time";
@@ -38,9 +39,10 @@ pub struct Tracker {
     options: NodeOptions,
     interfaces: BTreeSet<IpAddr>,
     node: Option<wire::Node>,
+    names: Names,
     services: HashMap<ServiceName, Tracked>,
-    /// Which Service each slice (by namespace and name) belongs to.
-    slices: HashMap<ServiceName, ServiceName>,
+    /// The name of the Service that each slice (by namespace and name) belongs to.
+    slices: HashMap<ServiceName, Arc<str>>,
     snapshot: Snapshot,
     problems: Arc<BTreeMap<ServiceName, Vec<Problem>>>,
     triggered: Option<Timestamp>,
@@ -52,10 +54,19 @@ pub struct Tracker {
 /// A Service and its slices; either may come first.
 #[derive(Debug, Default)]
 struct Tracked {
-    service: Option<ServiceFacts>,
-    slices: BTreeMap<Arc<str>, SliceFacts>,
-    /// What stands in the Snapshot.
-    published: Vec<PortKey>,
+    /// The ports of the Service, if it is there; the Snapshot has the same ones, once they are rebuilt.
+    ports: Option<Box<[Arc<ServicePort>]>>,
+    /// What could not be understood of the Service.
+    problems: Vec<Problem>,
+    /// By name, in order.
+    slices: Vec<(Arc<str>, SliceFacts)>,
+}
+
+impl Tracked {
+    fn find(&self, slice: &str) -> Result<usize, usize> {
+        self.slices
+            .binary_search_by(|(name, _)| (**name).cmp(slice))
+    }
 }
 
 /// How far the listing of one kind is.
@@ -77,6 +88,7 @@ impl Tracker {
             options,
             interfaces,
             node: None,
+            names: Names::default(),
             services: HashMap::new(),
             slices: HashMap::new(),
             snapshot: Snapshot::default(),
@@ -99,11 +111,14 @@ impl Tracker {
         match event {
             Event::Init => self.begin(SERVICES),
             Event::Apply(service) | Event::InitApply(service) => self.put_service(&service),
-            Event::Delete(service) => self.remove_service(&name_of(&service.metadata)),
+            Event::Delete(service) => {
+                let name = name_of(&mut self.names, &service.metadata);
+                self.remove_service(&name);
+            }
             Event::InitDone => {
                 let gone = self.finish(SERVICES);
                 let has = |name: &ServiceName| {
-                    self.services.get(name).is_some_and(|t| t.service.is_some())
+                    self.services.get(name).is_some_and(|t| t.ports.is_some())
                 };
                 let stale: Vec<ServiceName> = self
                     .services
@@ -121,7 +136,10 @@ impl Tracker {
         match event {
             Event::Init => self.begin(SLICES),
             Event::Apply(slice) | Event::InitApply(slice) => self.put_slice(&slice),
-            Event::Delete(slice) => self.remove_slice(&name_of(&slice.metadata)),
+            Event::Delete(slice) => {
+                let name = name_of(&mut self.names, &slice.metadata);
+                self.remove_slice(&name);
+            }
             Event::InitDone => {
                 let named = self.finish(SLICES);
                 let stale: Vec<ServiceName> = self
@@ -141,7 +159,8 @@ impl Tracker {
             Event::Init => self.begin(NODES),
             Event::Apply(node) | Event::InitApply(node) => {
                 if node.metadata.name.as_deref() == Some(self.options.name.as_str()) {
-                    self.listing[NODES].name(&name_of(&node.metadata));
+                    let name = name_of(&mut self.names, &node.metadata);
+                    self.listing[NODES].name(&name);
                     self.set_node(Some(node));
                 }
             }
@@ -198,53 +217,90 @@ impl Tracker {
     }
 
     fn put_service(&mut self, service: &wire::Service) {
-        let name = name_of(&service.metadata);
+        let name = name_of(&mut self.names, &service.metadata);
+        let name = self.known(name);
         self.listing[SERVICES].name(&name);
-        let facts = service::facts(&name, service);
+        let facts = service::facts(&name, &mut self.names, service);
         let tracked = self.services.entry(name.clone()).or_default();
-        if tracked.service.as_ref() != Some(&facts) {
-            tracked.service = Some(facts);
-            self.dirty.insert(name);
+        let before = tracked.ports.as_deref();
+        if before.is_some_and(|before| same(before, &facts.ports))
+            && tracked.problems == facts.problems
+        {
+            return;
         }
+        let gone = |port: &&Arc<ServicePort>| !facts.ports.iter().any(|new| new.key == port.key);
+        let before = before.unwrap_or_default().iter();
+        before
+            .filter(gone)
+            .for_each(|port| self.snapshot.remove(&port.key));
+        tracked.ports = Some(facts.ports.into_iter().map(Arc::new).collect());
+        tracked.problems = facts.problems;
+        self.dirty.insert(name);
     }
 
     fn remove_service(&mut self, name: &ServiceName) {
         if let Some(tracked) = self.services.get_mut(name)
-            && tracked.service.take().is_some()
+            && let Some(ports) = tracked.ports.take()
         {
+            ports.iter().for_each(|port| self.snapshot.remove(&port.key));
+            tracked.problems.clear();
             self.dirty.insert(name.clone());
         }
     }
 
     fn put_slice(&mut self, slice: &wire::EndpointSlice) {
-        let slice_name = name_of(&slice.metadata);
+        let slice_name = name_of(&mut self.names, &slice.metadata);
         let Some(service) = slice::service_of(slice) else {
             return self.remove_slice(&slice_name);
         };
+        let service = self.known(ServiceName {
+            namespace: Arc::clone(&slice_name.namespace),
+            name: service.into(),
+        });
         self.listing[SLICES].name(&slice_name);
-        if self
-            .slices
-            .get(&slice_name)
-            .is_some_and(|before| *before != service)
-        {
+        let before = self.slices.get(&slice_name);
+        if before.is_some_and(|before| *before != service.name) {
             self.remove_slice(&slice_name);
         }
         self.note_trigger(slice);
-        let facts = slice::facts(&service, &self.options.name, slice);
+        let facts = slice::facts(&service, &self.options.name, &mut self.names, slice);
         let tracked = self.services.entry(service.clone()).or_default();
-        if tracked.slices.get(&slice_name.name) != Some(&facts) {
-            tracked.slices.insert(slice_name.name.clone(), facts);
-            self.dirty.insert(service.clone());
+        match tracked.find(&slice_name.name) {
+            Ok(at) if tracked.slices[at].1 == facts => return,
+            Ok(at) => tracked.slices[at].1 = facts,
+            Err(at) => {
+                // Most Services have one slice.
+                tracked.slices.reserve_exact(1);
+                tracked
+                    .slices
+                    .insert(at, (Arc::clone(&slice_name.name), facts));
+                self.slices.insert(slice_name, Arc::clone(&service.name));
+            }
         }
-        self.slices.insert(slice_name, service);
+        self.dirty.insert(service);
     }
 
     fn remove_slice(&mut self, slice_name: &ServiceName) {
-        if let Some(service) = self.slices.remove(slice_name)
-            && let Some(tracked) = self.services.get_mut(&service)
+        let Some(service) = self.slices.remove(slice_name) else {
+            return;
+        };
+        let service = ServiceName {
+            namespace: Arc::clone(&slice_name.namespace),
+            name: service,
+        };
+        if let Some(tracked) = self.services.get_mut(&service)
+            && let Ok(at) = tracked.find(&slice_name.name)
         {
-            tracked.slices.remove(&slice_name.name);
+            tracked.slices.remove(at);
             self.dirty.insert(service);
+        }
+    }
+
+    /// The same name; if it is known, the copy of it that is kept.
+    fn known(&self, name: ServiceName) -> ServiceName {
+        match self.services.get_key_value(&name) {
+            Some((known, _)) => known.clone(),
+            None => name,
         }
     }
 
@@ -265,31 +321,16 @@ impl Tracker {
         let Some(tracked) = self.services.get_mut(name) else {
             return;
         };
-        let wanted: &[ServicePort] = tracked
-            .service
-            .as_ref()
-            .map(|facts| &*facts.ports)
-            .unwrap_or_default();
-        for key in &tracked.published {
-            if !wanted.iter().any(|port| port.key == *key) {
-                self.snapshot.remove(key);
+        for port in tracked.ports.iter_mut().flatten() {
+            let endpoints = endpoints_of(&port.key, &tracked.slices);
+            if port.endpoints != endpoints {
+                Arc::make_mut(port).endpoints = endpoints;
             }
+            self.snapshot.set(Arc::clone(port));
         }
-        for port in wanted {
-            let endpoints = endpoints_of(&port.key, tracked.slices.values());
-            self.snapshot.set(ServicePort {
-                endpoints,
-                ..port.clone()
-            });
-        }
-        tracked.published = wanted.iter().map(|port| port.key.clone()).collect();
-        let problems = match &tracked.service {
-            Some(facts) => facts
-                .problems
-                .iter()
-                .chain(tracked.slices.values().flat_map(|s| &s.problems))
-                .cloned()
-                .collect(),
+        let of_slices = tracked.slices.iter().flat_map(|(_, slice)| &slice.problems);
+        let problems: Vec<Problem> = match tracked.ports {
+            Some(_) => tracked.problems.iter().chain(of_slices).cloned().collect(),
             None => Vec::new(),
         };
         if self
@@ -305,7 +346,7 @@ impl Tracker {
                 false => all.insert(name.clone(), problems),
             };
         }
-        if tracked.service.is_none() && tracked.slices.is_empty() {
+        if tracked.ports.is_none() && tracked.slices.is_empty() {
             self.services.remove(name);
         }
     }
@@ -319,53 +360,42 @@ impl Listing {
     }
 }
 
+/// Whether the ports of a Service are the same but for what the tracker itself adds to them.
+fn same(before: &[Arc<ServicePort>], now: &[ServicePort]) -> bool {
+    let same = |(before, now): (&Arc<ServicePort>, &ServicePort)| {
+        let now = ServicePort {
+            endpoints: Arc::clone(&before.endpoints),
+            ..now.clone()
+        };
+        now == **before
+    };
+    before.len() == now.len() && before.iter().zip(now).all(same)
+}
+
 /// The endpoints of one port out of all slices: each address once, the best of its duplicates.
-fn endpoints_of<'a>(
-    key: &PortKey,
-    slices: impl Iterator<Item = &'a SliceFacts>,
-) -> Arc<[Endpoint]> {
-    let mut all: BTreeMap<SocketAddr, Endpoint> = BTreeMap::new();
-    for slice in slices {
-        let mine = slice
-            .ports
-            .iter()
-            .filter(|(name, protocol, _)| *name == key.port && *protocol == key.protocol);
-        for (_, _, number) in mine {
-            for endpoint in &slice.endpoints {
-                let address = SocketAddr::new(endpoint.address.ip(), number.get());
-                if all
-                    .get(&address)
-                    .is_none_or(|other| worth(endpoint) > worth(other))
-                {
-                    all.insert(
-                        address,
-                        Endpoint {
-                            address,
-                            ..endpoint.clone()
-                        },
-                    );
-                }
-            }
+fn endpoints_of(key: &PortKey, slices: &[(Arc<str>, SliceFacts)]) -> Arc<[Endpoint]> {
+    let mine = |port: &&SlicePort| port.name == key.port && port.protocol == key.protocol;
+    // As a rule there is one slice with one port, and the slice has it all.
+    if let [(_, slice)] = slices
+        && let [port] = &*slice.ports
+        && mine(&port)
+    {
+        return Arc::clone(&slice.endpoints);
+    }
+    let mut all = Vec::new();
+    for (_, slice) in slices {
+        for port in slice.ports.iter().filter(mine) {
+            let numbered = |endpoint: &Endpoint| endpoint.clone().at_port(port.number.get());
+            all.extend(slice.endpoints.iter().map(numbered));
         }
     }
-    all.into_values().collect()
+    slice::best(all)
 }
 
-/// Of two entries with one address (a pod's address is reused while the old pod is still terminating) this one counts.
-fn worth(endpoint: &Endpoint) -> (bool, bool, bool, bool) {
-    (
-        endpoint.ready,
-        endpoint.serving,
-        endpoint.local,
-        !endpoint.terminating,
-    )
-}
-
-fn name_of(metadata: &portolan_k8s::ObjectMeta) -> ServiceName {
-    let text = |field: &Option<String>| Arc::from(field.as_deref().unwrap_or_default());
+fn name_of(names: &mut Names, metadata: &portolan_k8s::ObjectMeta) -> ServiceName {
     ServiceName {
-        namespace: text(&metadata.namespace),
-        name: text(&metadata.name),
+        namespace: names.share(metadata.namespace.as_deref().unwrap_or_default()),
+        name: metadata.name.as_deref().unwrap_or_default().into(),
     }
 }
 

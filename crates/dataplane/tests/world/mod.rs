@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use portolan_model::{
-    Affinity, Endpoint, Family, LocalPods, NodeFacts, Packet, PortKey, Protocol, ServicePort,
+    Affinity, Endpoint, Family, Hints, LocalPods, NodeFacts, Packet, PortKey, Protocol, ServicePort,
     Snapshot, TrafficPolicy,
 };
 use proptest::collection::{btree_set, vec};
@@ -154,14 +154,17 @@ fn endpoint() -> impl Strategy<Value = Endpoint> {
         hints,
     )
         .prop_map(|(ip, port, [local, serving, terminating], ready, hints)| {
-            let hints: Arc<[Arc<str>]> = hints.into_iter().map(Arc::from).collect();
+            let hints: Vec<Arc<str>> = hints.into_iter().map(Arc::from).collect();
+            let hints = Hints {
+                zones: hints.clone(),
+                nodes: hints,
+            };
             Endpoint {
                 local,
                 ready: ready > 0,
                 serving,
                 terminating,
-                zones: hints.clone(),
-                nodes: hints,
+                hints: Some(Arc::new(hints)),
                 ..Endpoint::ready(SocketAddr::new(ip, port))
             }
         })
