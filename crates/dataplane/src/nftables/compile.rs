@@ -24,10 +24,10 @@ pub(crate) fn compile(snapshot: &Snapshot) -> (State, Vec<Problem>) {
     }
     for port in snapshot.ports() {
         problems.extend(snapshot.problems(port));
-        let fragment = Arc::new(fragment(snapshot.node(), port, &mut problems));
+        let fragment = fragment(snapshot.node(), port, &mut problems);
         insert(&mut state, &fragment);
-        state.fragments.insert(port.key.clone(), fragment);
     }
+    state.snapshot = snapshot.clone();
     (state, problems)
 }
 
@@ -36,22 +36,24 @@ pub(crate) fn update(state: &mut State, snapshot: &Snapshot, touched: &[PortKey]
     let mut problems = Vec::new();
     let mut changed = Vec::new();
     for key in touched {
+        let before = state.snapshot.port(key).map(|port| {
+            // They were told when it was compiled.
+            fragment(state.snapshot.node(), port, &mut Vec::new())
+        });
         let new = snapshot.port(key).map(|port| {
             problems.extend(snapshot.problems(port));
-            Arc::new(fragment(snapshot.node(), port, &mut problems))
+            fragment(snapshot.node(), port, &mut problems)
         });
-        if state.fragments.get(key) == new.as_ref() {
+        if before == new {
             continue;
         }
-        if let Some(old) = state.fragments.remove(key) {
-            remove(state, &old);
+        if let Some(before) = before {
+            remove(state, &before);
         }
-        changed.extend(new.map(|fragment| (key, fragment)));
+        changed.extend(new);
     }
-    for (key, fragment) in changed {
-        insert(state, &fragment);
-        state.fragments.insert(key.clone(), fragment);
-    }
+    changed.iter().for_each(|fragment| insert(state, fragment));
+    state.snapshot = snapshot.clone();
     problems
 }
 

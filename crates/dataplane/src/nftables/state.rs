@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use imbl::OrdMap;
 use ipnet::IpNet;
-use portolan_model::{Family, NodeFacts, PortKey, Protocol};
+use portolan_model::{Family, NodeFacts, Protocol, Snapshot};
 
 use super::class::{Class, List};
 use super::element::{Element, Spot};
@@ -13,14 +13,16 @@ use super::expr::{Rule, digest_of};
 use super::layout::{BaseChain, ChainId};
 use super::render::{self, Pods};
 
-/// Both tables, and which Service port has contributed what.
+/// Both tables, and the Snapshot that they were compiled from.
 ///
+/// What a Service port has contributed is not kept: it is computed anew when the port changes, out of this Snapshot,
+/// whose memory is shared with everybody else who holds it.
 /// Two States are equal when the same things stand in the kernel; the bookkeeping does not count,
 /// so a State that was read back can equal one that was compiled.
 #[derive(Clone, Debug, Default)]
 pub struct State {
     tables: [Table; 2],
-    pub(crate) fragments: OrdMap<PortKey, Arc<Fragment>>,
+    pub(crate) snapshot: Snapshot,
 }
 
 impl PartialEq for State {
