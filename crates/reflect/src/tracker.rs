@@ -117,9 +117,8 @@ impl Tracker {
             }
             Event::InitDone => {
                 let gone = self.finish(SERVICES);
-                let has = |name: &ServiceName| {
-                    self.services.get(name).is_some_and(|t| t.ports.is_some())
-                };
+                let has =
+                    |name: &ServiceName| self.services.get(name).is_some_and(|t| t.ports.is_some());
                 let stale: Vec<ServiceName> = self
                     .services
                     .keys()
@@ -242,7 +241,9 @@ impl Tracker {
         if let Some(tracked) = self.services.get_mut(name)
             && let Some(ports) = tracked.ports.take()
         {
-            ports.iter().for_each(|port| self.snapshot.remove(&port.key));
+            ports
+                .iter()
+                .for_each(|port| self.snapshot.remove(&port.key));
             tracked.problems.clear();
             self.dirty.insert(name.clone());
         }

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use portolan_model::{
-    Affinity, Endpoint, Family, Hints, LocalPods, NodeFacts, Packet, PortKey, Protocol, ServicePort,
-    Snapshot, TrafficPolicy,
+    Affinity, Endpoint, Family, Hints, LocalPods, NodeFacts, Packet, PortKey, Protocol,
+    ServicePort, Snapshot, TrafficPolicy,
 };
 use proptest::collection::{btree_set, vec};
 use proptest::prelude::*;
