@@ -19,6 +19,7 @@ mod name;
 mod node;
 mod packet;
 mod problem;
+pub mod reset;
 mod route;
 mod service;
 mod snapshot;
