@@ -18,6 +18,8 @@ pub mod netns;
 mod nfnetlink;
 pub mod nft;
 pub mod process;
+pub mod resets;
+pub mod sockets;
 pub mod sysctl;
 pub mod topology;
 
@@ -26,3 +28,4 @@ pub use error::{Error, Result};
 pub use link::Links;
 pub use netns::Netns;
 pub use nft::NftTarget;
+pub use resets::Resets;

@@ -3,6 +3,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use portolan_model::reset::{Connection, Stage};
 use portolan_model::{Flow, Protocol};
 
 use crate::nfnetlink::wire::Attributes;
@@ -12,6 +13,7 @@ pub(super) const MSG_DELETE: u16 = 2;
 
 pub(super) const TUPLE_ORIG: u16 = 1;
 const TUPLE_REPLY: u16 = 2;
+const PROTOINFO: u16 = 4;
 pub(super) const ID: u16 = 12;
 pub(super) const ZONE: u16 = 18;
 pub(super) const FILTER: u16 = 25;
@@ -28,6 +30,15 @@ const IP_V6_DST: u16 = 4;
 pub(super) const PROTO_NUM: u16 = 1;
 const PROTO_SRC_PORT: u16 = 2;
 const PROTO_DST_PORT: u16 = 3;
+const PROTOINFO_TCP: u16 = 1;
+const TCP_STATE: u16 = 1;
+const TCP_FLAGS_REPLY: u16 = 5;
+/// States of linux/netfilter/nf_conntrack_tcp.h: SYN_SENT, and the same from both sides at once.
+const SYN_SENT: [u8; 2] = [1, 9];
+/// From LAST_ACK to CLOSE: both have closed.
+const CLOSED: std::ops::RangeInclusive<u8> = 6..=8;
+/// `IP_CT_TCP_FLAG_CLOSE_INIT`: this side has closed first.
+const CLOSED_FIRST: u8 = 4;
 
 /// An entry, with the bytes that name it again.
 pub(super) struct Entry<'a> {
@@ -36,6 +47,8 @@ pub(super) struct Entry<'a> {
     pub tuple: &'a [u8],
     pub zone: Option<&'a [u8]>,
     pub id: Option<&'a [u8]>,
+    /// What the protocol adds.
+    pub info: Option<Attributes<'a>>,
 }
 
 impl<'a> Entry<'a> {
@@ -57,6 +70,31 @@ impl<'a> Entry<'a> {
             tuple: original.0,
             zone: attributes.find(ZONE),
             id: attributes.find(ID),
+            info: attributes.nested(PROTOINFO),
+        })
+    }
+
+    /// The connection that an entry of TCP speaks of.
+    pub fn connection(&self) -> Option<Connection> {
+        let client = end(
+            Attributes(self.tuple),
+            [IP_V4_SRC, IP_V6_SRC],
+            PROTO_SRC_PORT,
+        )?;
+        let tcp = self.info?.nested(PROTOINFO_TCP)?;
+        let state = *tcp.find(TCP_STATE)?.first()?;
+        let flags = tcp.find(TCP_FLAGS_REPLY).and_then(<[u8]>::first);
+        let stage = match flags.is_some_and(|flags| flags & CLOSED_FIRST != 0) {
+            _ if SYN_SENT.contains(&state) => Stage::Opening,
+            _ if CLOSED.contains(&state) => Stage::Closing,
+            true => Stage::Closing,
+            false => Stage::Open,
+        };
+        let flow = self.flow;
+        Some(Connection {
+            client,
+            flow,
+            stage,
         })
     }
 

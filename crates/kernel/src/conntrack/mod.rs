@@ -7,12 +7,14 @@
 //! Memory does not grow with the table: the kernel hands out one datagram of entries at a time, and what is stale is
 //! deleted before the next one is asked for. What is stale, the caller says.
 
+mod connections;
 mod entry;
 
 use portolan_model::{ApplyError, Family, Flow, Protocol};
 
 use crate::nfnetlink::socket::{Answer, Nfnetlink};
 use crate::nfnetlink::wire::{ACK, DUMP, Writer, nfproto};
+pub use connections::Doomed;
 use entry::*;
 
 /// How often a walk is begun anew when the table moved under it.

@@ -10,6 +10,7 @@
 mod batch;
 mod numbers;
 mod read;
+mod resets;
 mod rules;
 
 use portolan_dataplane::nftables::{Nftables, Op, Ops, Readback, State, adopt};
@@ -18,6 +19,7 @@ use portolan_model::{ApplyError, Family, Target};
 use crate::nfnetlink::socket::{Nfnetlink, Refusal};
 use batch::{Batch, Standing};
 use read::Found;
+pub use resets::{Ends, ResetTable};
 
 /// How often a transaction or a dump is tried anew when somebody else changes the rule set at the same moment.
 const RETRIES_MAX: usize = 5;
@@ -148,19 +150,29 @@ fn is_stale(refusals: &[Refusal]) -> bool {
 
 /// The first refusal in words, and how many more there are.
 fn told(batch: &Batch, refusals: &[Refusal]) -> ApplyError {
-    let Some(first) = refusals.first() else {
-        return ApplyError {
-            doing: "nf_tables".into(),
-            words: "refused without a word".into(),
-        };
-    };
-    let doing = match batch.label(first.sequence) {
+    let label = refusals
+        .first()
+        .and_then(|first| batch.label(first.sequence));
+    let doing = match label {
         Some((number, label)) => format!("nf_tables refused message {number} ({label})"),
         None => "nf_tables refused the transaction".into(),
+    };
+    told_first(&doing, refusals)
+}
+
+fn told_first(doing: &str, refusals: &[Refusal]) -> ApplyError {
+    let Some(first) = refusals.first() else {
+        return ApplyError {
+            doing: doing.into(),
+            words: "refused without a word".into(),
+        };
     };
     let words = match refusals.len() {
         1 => first.words.clone(),
         count => format!("{}, and {} more refusals", first.words, count - 1),
     };
-    ApplyError { doing, words }
+    ApplyError {
+        doing: doing.into(),
+        words,
+    }
 }

@@ -22,6 +22,8 @@ pub(super) const MSG_GETGEN: u16 = 16;
 pub(super) const TABLE: u16 = 1;
 pub(super) const LIST_ELEM: u16 = 1;
 
+pub(super) const TABLE_FLAGS: u16 = 2;
+
 pub(super) const CHAIN_NAME: u16 = 3;
 pub(super) const CHAIN_HOOK: u16 = 4;
 pub(super) const CHAIN_TYPE: u16 = 7;
@@ -56,6 +58,7 @@ pub(super) const SET_ELEM_LIST_ELEMENTS: u16 = 3;
 pub(super) const SET_ELEM_KEY: u16 = 1;
 pub(super) const SET_ELEM_DATA: u16 = 2;
 pub(super) const SET_ELEM_FLAGS: u16 = 3;
+pub(super) const SET_ELEM_TIMEOUT: u16 = 4;
 pub(super) const SET_ELEM_KEY_END: u16 = 10;
 pub(super) const SET_ELEM_INTERVAL_END: u32 = 1;
 
@@ -71,5 +74,9 @@ pub(super) const VERDICT_GOTO: i32 = -4;
 /// The register of verdicts, and the first of the sixteen others.
 pub(super) const REG_VERDICT: u32 = 0;
 pub(super) const REG32_00: u32 = 8;
+
+pub(super) const META_L4PROTO: u32 = 16;
+pub(super) const DYNSET_DELETE: u32 = 2;
+pub(super) const REJECT_TCP_RESET: u32 = 1;
 
 pub(super) const GEN_ID: u16 = 1;

@@ -44,11 +44,11 @@ pub(super) fn read_digest(userdata: &[u8]) -> u64 {
     digest().unwrap_or(0)
 }
 
-fn reg(out: &mut Writer, kind: u16, reg: Reg) {
+pub(super) fn reg(out: &mut Writer, kind: u16, reg: Reg) {
     out.number(kind, REG32_00 + u32::from(reg.0));
 }
 
-fn expr(out: &mut Writer, name: &str, inside: impl FnOnce(&mut Writer)) {
+pub(super) fn expr(out: &mut Writer, name: &str, inside: impl FnOnce(&mut Writer)) {
     out.nest(LIST_ELEM, |out| {
         out.text(EXPR_NAME, name);
         out.nest(EXPR_DATA, inside);
