@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   reflect::run ──Reflection──▶ sync thread: model::sync ──▶ nf_tables of this network namespace,
-//!                                   │                              then its conntrack (flows)
+//!                                   │                              then its conntrack (flows, resets)
 //!                                   │ outcomes
 //!                                   ├──▶ metrics, /healthz
 //!                                   └──▶ Problems: log lines and Events on the Services
@@ -14,6 +14,7 @@ mod health;
 mod interfaces;
 mod metrics;
 mod problems;
+mod resets;
 mod sync;
 
 use std::net::SocketAddr;
@@ -42,6 +43,8 @@ pub struct ProxyOptions {
     pub healthz: Option<SocketAddr>,
     /// Where /metrics is served, if anywhere.
     pub metrics: Option<SocketAddr>,
+    /// Whether TCP connections to endpoints that are gone for good are reset.
+    pub reset_gone_connections: bool,
 }
 
 /// Batches of Problems that may wait to be told; more are dropped, and come again when their Services change.
@@ -98,14 +101,24 @@ pub async fn serve(options: ProxyOptions) -> anyhow::Result<()> {
         problems::tell(client, problems).await;
         Ok(())
     });
+    let handle = tokio::runtime::Handle::current();
+    let (standing_in, standing) = watch::channel(None);
+    if options.reset_gone_connections {
+        let worker = resets::Worker::open(standing, Arc::clone(&telemetry))?;
+        let handle = handle.clone();
+        tasks.spawn_blocking(move || {
+            worker.run(&handle);
+            Ok(())
+        });
+    }
     let loop_ = sync::Loop {
         target,
         flows,
         reflections,
+        standing: standing_in,
         problems: problems_in,
         telemetry: Arc::clone(&telemetry),
     };
-    let handle = tokio::runtime::Handle::current();
     let pace = options.pace;
     tasks.spawn_blocking(move || {
         loop_.run(pace, &handle);

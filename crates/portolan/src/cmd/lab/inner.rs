@@ -117,6 +117,7 @@ fn run_agent(node: &str, dir: PathBuf) -> anyhow::Result<()> {
             pace: Pace::default(),
             healthz: Some((Ipv4Addr::UNSPECIFIED, 10256).into()),
             metrics: Some((Ipv4Addr::LOCALHOST, 10249).into()),
+            reset_gone_connections: false,
         };
         tokio::select! {
             ended = agent::run(dir, plan, &kubeconfig) => ended.map_err(anyhow::Error::from),

@@ -56,6 +56,9 @@ pub struct Args {
     /// Where /metrics is served; empty for nowhere.
     #[arg(long, default_value = "127.0.0.1:10249")]
     metrics_bind_address: String,
+    /// Reset TCP connections to endpoints that are gone for good, instead of letting their clients wait.
+    #[arg(long)]
+    reset_gone_connections: bool,
 }
 
 impl Args {
@@ -108,6 +111,7 @@ impl Args {
             },
             healthz: address(&self.healthz_bind_address)?,
             metrics: address(&self.metrics_bind_address)?,
+            reset_gone_connections: self.reset_gone_connections,
         })
     }
 }

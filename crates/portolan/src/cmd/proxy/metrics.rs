@@ -4,6 +4,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use portolan_k8s::Timestamp;
+use portolan_model::reset::Look;
 use portolan_model::sync::Outcome;
 use portolan_reflect::Reflection;
 use prometheus_client::encoding::text::encode;
@@ -24,6 +25,8 @@ pub(super) struct Telemetry {
     flows_deleted: Counter,
     sweeps: Histogram,
     sweep_failures: Counter,
+    resets: Counter,
+    reset_failures: Counter,
     services: Gauge,
     ports: Gauge,
     endpoints: Gauge,
@@ -66,6 +69,8 @@ impl Telemetry {
             flows_deleted: Counter::default(),
             sweeps: Histogram::new(exponential_buckets(0.001, 2.0, 15)),
             sweep_failures: Counter::default(),
+            resets: Counter::default(),
+            reset_failures: Counter::default(),
             services: Gauge::default(),
             ports: Gauge::default(),
             endpoints: Gauge::default(),
@@ -102,6 +107,16 @@ impl Telemetry {
             "portolan_conntrack_failures",
             "Searches for stale flows that failed",
             t.sweep_failures.clone(),
+        );
+        registry.register(
+            "portolan_connections_reset",
+            "TCP connections that were reset because their endpoint is gone for good",
+            t.resets.clone(),
+        );
+        registry.register(
+            "portolan_connection_reset_failures",
+            "Searches for connections to be reset that failed",
+            t.reset_failures.clone(),
         );
         registry.register(
             "kubeproxy_sync_proxy_rules_last_timestamp_seconds",
@@ -188,6 +203,14 @@ impl Telemetry {
         self.sweeps.observe(took.as_secs_f64());
         if !complete {
             self.sweep_failures.inc();
+        }
+    }
+
+    /// A search for connections to be reset is over.
+    pub(super) fn reset(&self, count: usize, look: Look) {
+        match look {
+            Look::Failed => drop(self.reset_failures.inc()),
+            Look::Whole | Look::Part => drop(self.resets.inc_by(count as u64)),
         }
     }
 

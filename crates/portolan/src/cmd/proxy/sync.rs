@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use portolan_dataplane::nftables::Nftables;
 use portolan_kernel::nft::NftTarget;
-use portolan_model::Problem;
 use portolan_model::sync::{Outcome, Pace, Sync};
+use portolan_model::{Problem, Snapshot};
 use portolan_reflect::Reflection;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
@@ -19,6 +19,8 @@ pub(super) struct Loop {
     pub(super) target: NftTarget,
     pub(super) flows: Flows,
     pub(super) reflections: watch::Receiver<Option<Reflection>>,
+    /// What stands in the kernel, for those who look at flows elsewhere.
+    pub(super) standing: watch::Sender<Option<Snapshot>>,
     pub(super) problems: mpsc::Sender<Vec<Problem>>,
     pub(super) telemetry: Arc<Telemetry>,
 }
@@ -43,6 +45,7 @@ impl Loop {
             // Flows are looked at by what stands now: in between, on this very thread, nothing changes.
             if let (true, Some(snapshot)) = (outcome.stands, sync.snapshot()) {
                 self.flows.on_stands(snapshot);
+                self.standing.send_replace(Some(snapshot.clone()));
             }
             self.flows.sweep(start, &self.telemetry);
         }
