@@ -106,32 +106,39 @@ struct Lists {
 }
 
 impl Lists {
-    fn of(node: &NodeFacts, port: &ServicePort, family: Family) -> Self {
-        let all: Vec<&Endpoint> = port
+    fn of<'a>(node: &NodeFacts, port: &'a ServicePort, family: Family) -> Self {
+        let all: Vec<&'a Endpoint> = port
             .endpoints
             .iter()
             .filter(|e| Family::of(e.address.ip()) == family)
             .collect();
-        let ready: Vec<&Endpoint> = all.iter().copied().filter(|e| e.ready).collect();
+        let ready: Vec<&'a Endpoint> = all.iter().copied().filter(|e| e.ready).collect();
         let draining = |e: &&Endpoint| e.serving && e.terminating;
         let cluster = match ready.is_empty() {
             false => near(node, &ready),
-            true => all.iter().copied().filter(draining).collect(),
+            true => answering(all.iter().copied().filter(draining).collect()),
         };
-        let local_ready: Vec<&Endpoint> = ready.iter().copied().filter(|e| e.local).collect();
+        let here = |list: &[&'a Endpoint]| -> Vec<&'a Endpoint> {
+            list.iter().copied().filter(|e| e.local).collect()
+        };
+        let local_ready = here(&ready);
         let local = match local_ready.is_empty() {
             false => local_ready,
-            true => all
-                .iter()
-                .copied()
-                .filter(|e| e.local)
-                .filter(draining)
-                .collect(),
+            true => here(&all).into_iter().filter(draining).collect(),
         };
         Lists {
             cluster: choices(&cluster),
-            local: choices(&local),
+            local: choices(&answering(local)),
         }
+    }
+}
+
+/// Without the ejected ones (R-HEALTH-1), unless nobody were left: then it stays as it is (R-HEALTH-2).
+fn answering(list: Vec<&Endpoint>) -> Vec<&Endpoint> {
+    let healthy: Vec<&Endpoint> = list.iter().copied().filter(|e| !e.ejected).collect();
+    match healthy.is_empty() {
+        true => list,
+        false => healthy,
     }
 }
 
@@ -140,24 +147,30 @@ fn choices(endpoints: &[&Endpoint]) -> Choices {
 }
 
 /// Topology hints (KEP-2433, KEP-3015): only when every ready endpoint has the hint and one is for us.
+/// Those for the node, else those for the zone, else all; but rather a wider choice than one in which nobody answers
+/// (R-HEALTH-3).
 fn near<'a>(node: &NodeFacts, ready: &[&'a Endpoint]) -> Vec<&'a Endpoint> {
+    let hinted = |mine: &dyn Fn(&Endpoint) -> bool| -> Vec<&'a Endpoint> {
+        ready.iter().copied().filter(|e| mine(e)).collect()
+    };
+    let mut circles: Vec<Vec<&Endpoint>> = Vec::with_capacity(3);
     if ready.iter().all(|e| !e.nodes().is_empty()) {
-        let mine = |e: &&Endpoint| e.nodes().contains(&node.name);
-        let chosen: Vec<&Endpoint> = ready.iter().copied().filter(mine).collect();
-        if !chosen.is_empty() {
-            return chosen;
-        }
+        circles.push(hinted(&|e| e.nodes().contains(&node.name)));
     }
     if let Some(zone) = &node.zone
         && ready.iter().all(|e| !e.zones().is_empty())
     {
-        let mine = |e: &&Endpoint| e.zones().contains(zone);
-        let chosen: Vec<&Endpoint> = ready.iter().copied().filter(mine).collect();
-        if !chosen.is_empty() {
-            return chosen;
-        }
+        circles.push(hinted(&|e| e.zones().contains(zone)));
     }
-    ready.to_vec()
+    circles.push(ready.to_vec());
+    circles.retain(|circle| !circle.is_empty());
+    let answers = |circle: &Vec<&Endpoint>| circle.iter().any(|e| !e.ejected);
+    let chosen = circles.iter().position(answers).unwrap_or(0);
+    circles
+        .into_iter()
+        .nth(chosen)
+        .map(answering)
+        .unwrap_or_default()
 }
 
 /// ClusterIP: whoever is no pod is masqueraded, so that the answer comes back through this node.

@@ -17,6 +17,7 @@ mod decide;
 pub mod hash;
 mod name;
 mod node;
+mod overlay;
 mod packet;
 mod problem;
 pub mod reset;
@@ -32,10 +33,11 @@ pub use balance::{Balance, Choices};
 pub use decide::{Action, Treatment, decide};
 pub use name::{Family, PortKey, Protocol, ServiceName};
 pub use node::{LocalPods, NodeFacts};
+pub use overlay::Overlay;
 pub use packet::{Origin, Packet, Verdict};
 pub use problem::Problem;
 pub use service::{
-    Affinity, Endpoint, Frontend, FrontendKind, Hints, Place, ServicePort, TrafficPolicy,
+    Affinity, Endpoint, Frontend, FrontendKind, Hints, Listener, Place, ServicePort, TrafficPolicy,
 };
 pub use snapshot::Snapshot;
 pub use stale::{Flow, Sweep};

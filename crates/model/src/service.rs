@@ -1,6 +1,7 @@
 //! One Service port as data planes see it: where it answers and who stands behind it.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
 use std::sync::Arc;
@@ -44,6 +45,9 @@ pub struct Endpoint {
     /// Its share of new flows beside those of the others (annotation `portolan.dev/weights`); 0 only gets flows when
     /// every eligible endpoint has 0.
     pub weight: u16,
+    /// It does not answer, as this node has found out, and gets no new flows while another one can have them
+    /// (R-HEALTH). [`crate::Overlay`] keeps this; set it false.
+    pub ejected: bool,
     /// Who should use it; shared, and absent as a rule.
     pub hints: Option<Arc<Hints>>,
 }
@@ -67,6 +71,7 @@ impl Endpoint {
             serving: true,
             terminating: false,
             weight: WEIGHT_DEFAULT,
+            ejected: false,
             hints: None,
         }
     }
@@ -90,6 +95,21 @@ impl Endpoint {
     /// Whether flows that it has may stay with it: it answers, though perhaps while it terminates.
     pub fn may_serve(&self) -> bool {
         self.ready || self.serving
+    }
+}
+
+/// Where the process behind an endpoint listens. Several Service ports may lead to one listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Listener {
+    /// Transport protocol.
+    pub protocol: Protocol,
+    /// Address and port of the endpoint.
+    pub address: SocketAddr,
+}
+
+impl fmt::Display for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.protocol)
     }
 }
 
@@ -194,6 +214,14 @@ impl ServicePort {
             endpoints: Arc::new([]),
             lost: BTreeSet::new(),
         }
+    }
+
+    /// The endpoint that listens at `address`, if there is one. Costs O(log n) of their number.
+    pub fn endpoint(&self, address: SocketAddr) -> Option<&Endpoint> {
+        let index = self
+            .endpoints
+            .binary_search_by_key(&address, |endpoint| endpoint.address);
+        index.ok().map(|index| &self.endpoints[index])
     }
 
     /// Every frontend that the Service asks for, each once, also those it has lost to an older Service.

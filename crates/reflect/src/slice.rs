@@ -186,6 +186,7 @@ fn endpoint_of(
         serving: conditions.serving.unwrap_or(ready),
         terminating: conditions.terminating.unwrap_or(false),
         weight: WEIGHT_DEFAULT,
+        ejected: false,
         hints,
     }
 }

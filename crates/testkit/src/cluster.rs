@@ -1,11 +1,11 @@
 //! The objects of a cluster as a test has them, and the Snapshot that a node makes of them through `reflect`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 use portolan_k8s::watch::{Event, PROXIED};
 use portolan_k8s::{Selector, wire};
-use portolan_model::{LocalPods, NodeFacts, Snapshot};
+use portolan_model::{Listener, LocalPods, NodeFacts, Overlay, Snapshot};
 use portolan_reflect::{DetectLocal, NodeOptions, NodePortAddresses, Tracker};
 use serde_json::{Value, json};
 
@@ -17,7 +17,9 @@ pub struct Cluster {
     tracker: Tracker,
     /// What a watch has shown of each object; one that its selector leaves out is not here.
     shown: BTreeMap<ObjectName, Value>,
-    snapshot: Snapshot,
+    /// Endpoints that do not answer, whether they are listed or not.
+    silent: BTreeSet<Listener>,
+    overlay: Overlay,
 }
 
 /// One event of a watch.
@@ -49,7 +51,8 @@ impl Cluster {
         let mut cluster = Cluster {
             tracker,
             shown: BTreeMap::new(),
-            snapshot: Snapshot::default(),
+            silent: BTreeSet::new(),
+            overlay: Overlay::default(),
         };
         cluster.reflect();
         cluster
@@ -60,7 +63,21 @@ impl Cluster {
         for change in self.changes(step) {
             self.feed(change);
         }
+        let mut silent = self.silent.clone();
+        silent.extend(&step.eject);
+        silent.retain(|listener| !step.readmit.contains(listener));
+        self.set_silent(silent);
         self.reflect();
+    }
+
+    /// Endpoints that do not answer, whether they are listed yet or not; [`Cluster::reflect`] makes it count.
+    pub fn set_silent(&mut self, silent: BTreeSet<Listener>) {
+        self.silent = silent;
+    }
+
+    /// The endpoints that do not answer.
+    pub fn silent(&self) -> &BTreeSet<Listener> {
+        &self.silent
     }
 
     /// The events that a watch sends for the changes of a step.
@@ -115,16 +132,31 @@ impl Cluster {
         }
     }
 
-    /// Takes over what the tracker has to tell.
+    /// Takes over what the tracker has to tell, and who answers.
     pub fn reflect(&mut self) {
         if let Some(reflection) = self.tracker.reflect() {
-            self.snapshot = reflection.snapshot.as_ref().clone();
+            self.overlay
+                .on_snapshot(reflection.snapshot.as_ref().clone());
+        }
+        let back = |listener: &&Listener| !self.silent.contains(listener);
+        let back: Vec<Listener> = self
+            .overlay
+            .ejected()
+            .keys()
+            .filter(back)
+            .copied()
+            .collect();
+        for listener in back {
+            self.overlay.readmit(listener);
+        }
+        for listener in &self.silent {
+            self.overlay.eject(*listener);
         }
     }
 
     /// What the node sees.
     pub fn snapshot(&self) -> &Snapshot {
-        &self.snapshot
+        self.overlay.snapshot()
     }
 }
 

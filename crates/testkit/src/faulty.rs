@@ -136,7 +136,11 @@ struct Agent<B: Backend> {
 
 impl<B: Backend + Clone> Agent<B> {
     fn new(backend: &B, scenario: &Scenario) -> Self {
-        let cluster = Cluster::new(&scenario.node);
+        let mut cluster = Cluster::new(&scenario.node);
+        // Who does not answer at the end does not answer all along: what is ejected depends on what is listed by then.
+        let mut orderly = Cluster::new(&scenario.node);
+        scenario.steps.iter().for_each(|step| orderly.take(step));
+        cluster.set_silent(orderly.silent().clone());
         let mut sync = Sync::new(backend.clone(), Pace::default());
         sync.on_snapshot(cluster.snapshot().clone());
         Agent {

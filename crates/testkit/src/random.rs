@@ -3,6 +3,8 @@
 //! Pools are small on purpose: Services clash over addresses, endpoints are listed twice, and hints, policies and
 //! conditions meet in every combination.
 
+use std::net::IpAddr;
+
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
@@ -13,7 +15,7 @@ use serde_json::{Value, json};
 use crate::cluster::Cluster;
 use crate::scenario::{Probe, Scenario, Step};
 use crate::world;
-use portolan_model::{Family, Frontend, LocalPods, Protocol};
+use portolan_model::{Family, Frontend, Listener, LocalPods, Protocol};
 
 /// Largest cluster: enough for every pair of features to meet, small enough to read.
 const SERVICES_MAX: usize = 4;
@@ -59,7 +61,7 @@ const SENDERS: [[&str; 2]; 5] = [
 fn plan() -> impl Strategy<Value = Plan> {
     let families: [&'static [Family]; 3] =
         [&[Family::V4], &[Family::V6], &[Family::V4, Family::V6]];
-    let endpoint = (0..6_usize, select(&CONDITIONS[..]), select(&HINTS[..]));
+    let endpoint = (0..PLACES, select(&CONDITIONS[..]), select(&HINTS[..]));
     let place = (
         select(families.to_vec()),
         select(vec![Protocol::Tcp, Protocol::Udp]),
@@ -109,9 +111,11 @@ pub fn scenario(steps_max: usize) -> impl Strategy<Value = Scenario> {
         ),
         4..10,
     );
+    let silent = (0..PLACES, select(&Family::ALL[..]), 0..2_usize);
     let steps = vec(
         (
             vec(prop::option::weighted(0.8, plan()), 1..=SERVICES_MAX),
+            vec(silent, 0..3),
             packets,
         ),
         1..=steps_max,
@@ -130,8 +134,16 @@ pub fn scenario(steps_max: usize) -> impl Strategy<Value = Scenario> {
             steps: Vec::new(),
         };
         let mut cluster = Cluster::new(&scenario.node);
-        for (plans, packets) in steps {
+        for (plans, silent, packets) in steps {
             let mut step = step_of(&plans, &cluster);
+            step.readmit = cluster.silent().iter().copied().collect();
+            let of_all = |(place, family, parity): &(usize, Family, usize)| {
+                let address = (address(*place, *family), 8080 + *parity as u16).into();
+                [Protocol::Tcp, Protocol::Udp].map(|protocol| Listener { protocol, address })
+            };
+            step.eject = silent.iter().flat_map(of_all).collect();
+            step.readmit
+                .retain(|listener| !step.eject.contains(listener));
             cluster.take(&step);
             step.probes = packets
                 .iter()
@@ -159,6 +171,8 @@ fn step_of(plans: &[Option<Plan>], cluster: &Cluster) -> Step {
         say: String::new(),
         apply: Vec::new(),
         delete: Vec::new(),
+        eject: Vec::new(),
+        readmit: Vec::new(),
         probes: Vec::new(),
     };
     for index in 0..SERVICES_MAX {
@@ -233,16 +247,26 @@ fn service(index: usize, plan: &Plan) -> Value {
     })
 }
 
+/// Places of endpoints. Half of them are on n1; two of them are one.
+const PLACES: usize = 6;
+const NODES: [u8; PLACES] = [1, 1, 1, 2, 2, 3];
+
+fn address(place: usize, family: Family) -> IpAddr {
+    let node = NODES[place];
+    let last = [10, 11, 10, 10, 11, 10][place];
+    let text = match family {
+        Family::V4 => format!("10.{node}.0.{last}"),
+        Family::V6 => format!("fd00:10:{node}::{last}"),
+    };
+    text.parse()
+        .expect("invariant: addresses in the code are well formed")
+}
+
 fn slice(index: usize, plan: &Plan, family: Family) -> Value {
     let kind = if family == Family::V4 { "IPv4" } else { "IPv6" };
-    // Half of the places are pods of n1; two of them share an address.
     let endpoint = |(place, conditions, hints): &(usize, &str, &str)| {
-        let node = [1, 1, 1, 2, 2, 3][*place];
-        let last = [10, 11, 10, 10, 11, 10][*place];
-        let address = match family {
-            Family::V4 => format!("10.{node}.0.{last}"),
-            Family::V6 => format!("fd00:10:{node}::{last}"),
-        };
+        let node = NODES[*place];
+        let address = address(*place, family);
         let read = |text: &str| {
             serde_json::from_str::<Value>(text).expect("invariant: JSON in the code is well formed")
         };

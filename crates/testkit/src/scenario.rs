@@ -7,7 +7,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use portolan_model::{Family, LocalPods, NodeFacts, Packet, Protocol, Verdict};
+use portolan_model::{Family, Listener, LocalPods, NodeFacts, Packet, Protocol, Verdict};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -35,6 +35,10 @@ pub struct Step {
     pub apply: Vec<Value>,
     /// Objects to delete.
     pub delete: Vec<ObjectName>,
+    /// Endpoints that the node takes out of rotation, because they do not answer.
+    pub eject: Vec<Listener>,
+    /// Endpoints that it takes back.
+    pub readmit: Vec<Listener>,
     /// What is asked after these changes.
     pub probes: Vec<Probe>,
 }
@@ -108,6 +112,8 @@ impl Scenario {
             say: String::new(),
             apply: file.objects,
             delete: Vec::new(),
+            eject: file.eject,
+            readmit: Vec::new(),
             packets: file.packets,
         };
         let steps = std::iter::once(first).chain(file.steps).map(|step| {
@@ -116,13 +122,15 @@ impl Scenario {
                 .iter()
                 .map(|probe| probe.resolve(&node))
                 .collect::<Result<_, _>>()?;
-            let StepFile {
-                say, apply, delete, ..
-            } = step;
+            let listeners = |texts: &[String]| -> Result<Vec<Listener>, String> {
+                texts.iter().map(|text| listener(text)).collect()
+            };
             Ok(Step {
-                say,
-                apply,
-                delete,
+                eject: listeners(&step.eject)?,
+                readmit: listeners(&step.readmit)?,
+                say: step.say,
+                apply: step.apply,
+                delete: step.delete,
                 probes,
             })
         });
@@ -166,6 +174,8 @@ struct File {
     node: NodeFile,
     objects: Vec<Value>,
     #[serde(default)]
+    eject: Vec<String>,
+    #[serde(default)]
     packets: Vec<ProbeFile>,
     #[serde(default)]
     steps: Vec<StepFile>,
@@ -179,6 +189,10 @@ struct StepFile {
     apply: Vec<Value>,
     #[serde(default)]
     delete: Vec<ObjectName>,
+    #[serde(default)]
+    eject: Vec<String>,
+    #[serde(default)]
+    readmit: Vec<String>,
     #[serde(default)]
     packets: Vec<ProbeFile>,
 }
@@ -239,6 +253,16 @@ struct ProbeFile {
     masquerade: Masquerade,
     #[serde(default)]
     sticks: bool,
+}
+
+/// Reads `10.1.0.10:8080` (TCP) or `10.1.0.10:53/UDP`.
+fn listener(text: &str) -> Result<Listener, String> {
+    let (address, protocol) = text.split_once('/').unwrap_or((text, ""));
+    let wrong = |_| format!("{text} is no endpoint such as 10.1.0.10:8080 or 10.1.0.10:53/UDP");
+    Ok(Listener {
+        address: address.parse().map_err(wrong)?,
+        protocol: protocol.parse()?,
+    })
 }
 
 fn tcp() -> String {
@@ -339,6 +363,15 @@ mod tests {
             probe.verdict,
             Verdict::Deliver([(near, true), (far, false)].into())
         );
+    }
+
+    #[test]
+    fn an_endpoint_may_say_its_protocol() {
+        let text = "about: a\nobjects: []\neject: ['10.1.0.10:80', '[fd00:10:1::10]:53/UDP']\n";
+        let step = &Scenario::parse("t", text).unwrap().steps[0];
+        let told: Vec<String> = step.eject.iter().map(ToString::to_string).collect();
+        assert_eq!(told, ["10.1.0.10:80/TCP", "[fd00:10:1::10]:53/UDP"]);
+        assert!(Scenario::parse("t", "about: a\nobjects: []\neject: [web]\n").is_err());
     }
 
     #[test]
