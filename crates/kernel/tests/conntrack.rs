@@ -289,7 +289,9 @@ fn a_sweep_asks_once_for_each_flow_and_holds_none() {
         assert_eq!(sweep(false), (FLOWS.into(), 0));
         assert_eq!(sweep(true), (FLOWS.into(), FLOWS.into()));
         assert_eq!(sweep(true), (0u32, 0));
-        assert!(peak_kib() - before < 1024, "memory grows with the table");
+        // The kernel sums a peak from counters of each core, so that one read later may be a little smaller.
+        let grown = peak_kib().saturating_sub(before);
+        assert!(grown < 1024, "memory grows with the table: {grown} KiB");
     });
 }
 
