@@ -11,6 +11,7 @@ pub mod fdpass;
 pub mod inherit;
 pub mod isolate;
 pub mod link;
+pub mod memory;
 pub mod mount;
 pub mod namespace;
 pub mod netlink;

@@ -14,11 +14,13 @@ mod address;
 mod annotation;
 mod names;
 mod node;
+mod problems;
 mod run;
 mod service;
 mod slice;
 mod tracker;
 
 pub use node::{DetectLocal, NodeOptions, NodePortAddresses};
+pub use problems::Problems;
 pub use run::{Options, run};
 pub use tracker::{Reflection, Tracker};

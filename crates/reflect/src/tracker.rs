@@ -4,7 +4,7 @@
 //! however many events there were. Nothing is said before every kind has been listed fully, and what a new listing
 //! does not name is gone (law 9).
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -14,6 +14,7 @@ use portolan_model::{Endpoint, PortKey, Problem, ServiceName, ServicePort, Snaps
 
 use crate::names::Names;
 use crate::node::{self, NodeOptions};
+use crate::problems::Problems;
 use crate::service;
 use crate::slice::{self, SliceFacts, SlicePort};
 
@@ -25,8 +26,8 @@ const TRIGGER_TIME: &str = "endpoints.kubernetes.io/last-change-trigger-time";
 pub struct Reflection {
     /// All Service ports with their endpoints.
     pub snapshot: Arc<Snapshot>,
-    /// What is wrong, for each Service with which something is.
-    pub problems: Arc<BTreeMap<ServiceName, Vec<Problem>>>,
+    /// What is wrong with Services as they are written.
+    pub problems: Problems,
     /// Oldest trigger time among the slices that came since the last Reflection.
     pub triggered: Option<Timestamp>,
     /// Whether load balancers may send traffic to this node (KEP-3836): it is not about to be removed.
@@ -44,7 +45,7 @@ pub struct Tracker {
     /// The name of the Service that each slice (by namespace and name) belongs to.
     slices: HashMap<ServiceName, Arc<str>>,
     snapshot: Snapshot,
-    problems: Arc<BTreeMap<ServiceName, Vec<Problem>>>,
+    problems: Problems,
     triggered: Option<Timestamp>,
     dirty: HashSet<ServiceName>,
     dirty_node: bool,
@@ -92,7 +93,7 @@ impl Tracker {
             services: HashMap::new(),
             slices: HashMap::new(),
             snapshot: Snapshot::default(),
-            problems: Arc::default(),
+            problems: Problems::default(),
             triggered: None,
             dirty: HashSet::new(),
             dirty_node: true,
@@ -193,7 +194,7 @@ impl Tracker {
         }
         Some(Reflection {
             snapshot: Arc::new(self.snapshot.clone()),
-            problems: Arc::clone(&self.problems),
+            problems: self.problems.clone(),
             triggered: self.triggered.take(),
             node_eligible: self.node.as_ref().is_none_or(node::is_eligible),
         })
@@ -334,19 +335,7 @@ impl Tracker {
             Some(_) => tracked.problems.iter().chain(of_slices).cloned().collect(),
             None => Vec::new(),
         };
-        if self
-            .problems
-            .get(name)
-            .map(Vec::as_slice)
-            .unwrap_or_default()
-            != problems
-        {
-            let all = Arc::make_mut(&mut self.problems);
-            match problems.is_empty() {
-                true => all.remove(name),
-                false => all.insert(name.clone(), problems),
-            };
-        }
+        self.problems.set(name, problems);
         if tracked.ports.is_none() && tracked.slices.is_empty() {
             self.services.remove(name);
         }

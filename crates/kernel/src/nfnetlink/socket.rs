@@ -41,6 +41,8 @@ pub(crate) struct Nfnetlink {
     socket: Socket,
     send_bytes: usize,
     sequence: u32,
+    /// For one datagram at a time; kept, because memory of this size costs a system call each time.
+    buffer: Vec<u8>,
 }
 
 fn failed(doing: &str) -> impl Fn(io::Error) -> ApplyError + '_ {
@@ -73,6 +75,7 @@ impl Nfnetlink {
             socket,
             send_bytes: 0,
             sequence: 1,
+            buffer: Vec::with_capacity(DATAGRAM_BYTES),
         })
     }
 
@@ -100,10 +103,10 @@ impl Nfnetlink {
         sent.map(drop).map_err(failed("cannot send to netfilter"))
     }
 
-    /// The next datagram; `None` when there is none.
-    fn receive(&mut self, buffer: &mut Vec<u8>) -> io::Result<bool> {
-        buffer.clear();
-        match self.socket.recv(buffer, 0) {
+    /// Puts the next datagram into the buffer; false when there is none.
+    fn receive(&mut self) -> io::Result<bool> {
+        self.buffer.clear();
+        match self.socket.recv(&mut self.buffer, 0) {
             Ok(_) => Ok(true),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
             Err(error) => Err(error),
@@ -125,14 +128,13 @@ impl Nfnetlink {
         self.send(batch).map_err(lost)?;
         let mut refusals = Vec::new();
         let mut acknowledged = false;
-        let mut buffer = Vec::with_capacity(DATAGRAM_BYTES);
         loop {
-            match self.receive(&mut buffer) {
+            match self.receive() {
                 Ok(true) => {}
                 Ok(false) => break,
                 Err(error) => return Err(lost(failed("cannot hear netfilter")(error))),
             }
-            for message in Message::all(&buffer).filter(|m| m.kind == ERROR) {
+            for message in Message::all(&self.buffer).filter(|m| m.kind == ERROR) {
                 match refusal(&message) {
                     Some(refusal) => refusals.push(refusal),
                     None => acknowledged = true,
@@ -152,8 +154,7 @@ impl Nfnetlink {
 
     /// Throws away answers to earlier questions.
     fn drain(&mut self) {
-        let mut buffer = Vec::with_capacity(DATAGRAM_BYTES);
-        while let Ok(true) = self.receive(&mut buffer) {}
+        while let Ok(true) = self.receive() {}
     }
 
     /// Asks one question and tells every message of the answer. False if there is no such thing.
@@ -171,9 +172,8 @@ impl Nfnetlink {
         self.sequence = out.sequence;
         self.send(&out.bytes)?;
         let mut answer = Answer::Whole;
-        let mut buffer = Vec::with_capacity(DATAGRAM_BYTES);
-        while self.receive(&mut buffer).map_err(failed(doing))? {
-            for message in Message::all(&buffer).filter(|m| m.sequence == sequence) {
+        while self.receive().map_err(failed(doing))? {
+            for message in Message::all(&self.buffer).filter(|m| m.sequence == sequence) {
                 if message.flags & INTERRUPTED != 0 {
                     answer = Answer::Interrupted;
                 }

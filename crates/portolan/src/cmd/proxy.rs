@@ -24,7 +24,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use portolan_model::sync::Pace;
-use portolan_reflect::{NodeOptions, Options};
+use portolan_reflect::{NodeOptions, Options, Problems};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
@@ -50,11 +50,24 @@ pub struct ProxyOptions {
 /// Batches of Problems that may wait to be told; more are dropped, and come again when their Services change.
 const PROBLEMS_WAITING_MAX: usize = 256;
 
+/// Threads for the API's connections: the lists of Services and of EndpointSlices come at the same time. Each thread
+/// has memory of its own, so a node with many cores must not get as many of them.
+const WORKERS: usize = 2;
+
+/// Threads for what blocks: the sync loop and the search for gone connections for ever, and now and then a name to look
+/// up or a file to read. Those that are idle end by themselves.
+const BLOCKING_MAX: usize = 16;
+
 /// Runs the command until it is done.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let options = args.options()?;
     crate::cmd::logging::start();
-    let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKERS)
+        .max_blocking_threads(BLOCKING_MAX)
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
     runtime.block_on(async {
         let (mut terminate, mut interrupt) = stop_signals()?;
         tokio::select! {
@@ -118,6 +131,7 @@ pub async fn serve(options: ProxyOptions) -> anyhow::Result<()> {
         standing: standing_in,
         problems: problems_in,
         telemetry: Arc::clone(&telemetry),
+        told: Problems::default(),
     };
     let pace = options.pace;
     tasks.spawn_blocking(move || {

@@ -1,5 +1,7 @@
 //! The order of events does not matter, a new listing equals what events would have told, nothing comes too early.
 
+use std::collections::BTreeMap;
+
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -64,7 +66,7 @@ fn port_of(
         .for_each(|slice| tracker.slice(Event::InitApply(slice)));
     let told = listed(tracker).reflect().unwrap();
     let port = told.snapshot.ports().next().unwrap().clone();
-    (port, told.problems.values().flatten().cloned().collect())
+    (port, told.problems.iter().cloned().collect())
 }
 
 fn addresses(port: &ServicePort) -> Vec<String> {

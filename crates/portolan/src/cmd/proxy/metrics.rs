@@ -243,7 +243,7 @@ impl Telemetry {
             self.endpoints
                 .set(count(ports().map(|port| port.endpoints.len()).sum()));
             let lost = ports().filter(|port| !port.lost.is_empty()).count();
-            let written: usize = reflection.problems.values().map(Vec::len).sum();
+            let written: usize = reflection.problems.iter().count();
             self.problems.set(count(written + lost));
         }
         let mut text = String::new();

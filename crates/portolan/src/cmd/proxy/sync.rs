@@ -7,12 +7,15 @@ use portolan_dataplane::nftables::Nftables;
 use portolan_kernel::nft::NftTarget;
 use portolan_model::sync::{Outcome, Pace, Sync};
 use portolan_model::{Problem, Snapshot};
-use portolan_reflect::Reflection;
+use portolan_reflect::{Problems, Reflection};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 
 use super::flows::Flows;
 use super::metrics::Telemetry;
+
+/// A step that compiles so many ports, as the first one does, leaves megabytes behind that are not needed again soon.
+const TRIM_AFTER: usize = 1_000;
 
 /// What the thread works with.
 pub(super) struct Loop {
@@ -23,6 +26,8 @@ pub(super) struct Loop {
     pub(super) standing: watch::Sender<Option<Snapshot>>,
     pub(super) problems: mpsc::Sender<Vec<Problem>>,
     pub(super) telemetry: Arc<Telemetry>,
+    /// What was wrong with Services as they are written when that was last told.
+    pub(super) told: Problems,
 }
 
 impl Loop {
@@ -42,6 +47,9 @@ impl Loop {
             let began = Instant::now();
             let outcome = sync.step(start.elapsed(), &mut self.target);
             self.report(&outcome, began.elapsed());
+            if outcome.compiled >= TRIM_AFTER {
+                portolan_kernel::memory::trim();
+            }
             // Flows are looked at by what stands now: in between, on this very thread, nothing changes.
             if let (true, Some(snapshot)) = (outcome.stands, sync.snapshot()) {
                 self.flows.on_stands(snapshot);
@@ -73,7 +81,10 @@ impl Loop {
             return;
         };
         sync.on_snapshot((*reflection.snapshot).clone());
-        self.tell(reflection.problems.values().flatten().cloned().collect());
+        // What finds no room now is told with the next Reflection.
+        if self.tell(reflection.problems.since(&self.told)) {
+            self.told = reflection.problems.clone();
+        }
         self.telemetry.wanted(reflection);
     }
 
@@ -91,11 +102,13 @@ impl Loop {
         self.telemetry.stepped(outcome, took);
     }
 
-    fn tell(&self, problems: Vec<Problem>) {
-        // Telling people never holds up traffic.
-        if !problems.is_empty() && self.problems.try_send(problems).is_err() {
+    /// Telling people never holds up traffic: false when too much waits already.
+    fn tell(&self, problems: Vec<Problem>) -> bool {
+        let told = problems.is_empty() || self.problems.try_send(problems).is_ok();
+        if !told {
             tracing::debug!("too many problems wait to be told");
         }
+        told
     }
 }
 
