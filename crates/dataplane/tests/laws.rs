@@ -22,6 +22,8 @@ proptest! {
         for packet in packets {
             let (wanted, found) = (snapshot.route(&packet), Nftables.trace(&state, &packet));
             prop_assert_eq!(&found, &wanted, "{:?}\n{}", packet, show(&state));
+            let (wanted, found) = (snapshot.shares(&packet), Nftables.shares(&state, &packet));
+            prop_assert_eq!(&found, &wanted, "{:?}\n{}", packet, show(&state));
         }
     }
 

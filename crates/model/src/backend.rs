@@ -5,6 +5,9 @@
 //!                 pure            pure         Target
 //! ```
 
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
 use crate::name::PortKey;
 use crate::packet::{Packet, Verdict};
 use crate::problem::Problem;
@@ -14,7 +17,7 @@ use crate::snapshot::Snapshot;
 ///
 /// Laws: `update` after any sequence of changes gives the State that `compile` gives at once;
 /// the same Snapshot gives an equal State; `diff(Some(&a), &a)` is empty;
-/// `trace` agrees with [`Snapshot::route`] for every packet.
+/// `trace` agrees with [`Snapshot::route`] for every packet, and `shares` with [`Snapshot::shares`].
 pub trait Backend {
     /// What should stand in the kernel: globals and one fragment per Service port. A clone costs O(1).
     type State: Clone + PartialEq;
@@ -41,6 +44,9 @@ pub trait Backend {
 
     /// What a kernel that holds `state` does with the first packet of a flow: every random choice is followed.
     fn trace(&self, state: &Self::State, packet: &Packet) -> Verdict;
+
+    /// How many of its random choices lead this packet to each endpoint, as [`Snapshot::shares`] says it.
+    fn shares(&self, state: &Self::State, packet: &Packet) -> BTreeMap<SocketAddr, u32>;
 }
 
 /// The place where a State is made to stand: the kernel, or a fake.

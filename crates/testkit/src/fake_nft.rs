@@ -72,6 +72,15 @@ impl FakeNft {
     }
 }
 
+/// The chain that an element of a verdict map leads to.
+fn leads_to(element: &Element) -> Option<ChainId> {
+    match element {
+        Element::Class(_, class) => Some(ChainId::Class(*class)),
+        Element::Turn(turn) => Some(ChainId::Turn(*turn)),
+        _ => None,
+    }
+}
+
 impl Table {
     fn op(&mut self, op: &Op) -> Result<(), &'static str> {
         match op {
@@ -92,17 +101,14 @@ impl Table {
             }
             Op::AddElements(_, _, elements) => {
                 for element in elements {
-                    if let Element::Class(_, class) = element
-                        && !self.chains.contains_key(&ChainId::Class(*class))
-                    {
+                    if leads_to(element).is_some_and(|chain| !self.chains.contains_key(&chain)) {
                         return Err(MISSING);
                     }
                     self.elements.insert(*element).then_some(()).ok_or(STANDS)?;
                 }
             }
             Op::DeleteChain(_, chain) => {
-                let leads_here = |e: &&Element| matches!(e, Element::Class(_, class) if ChainId::Class(*class) == *chain);
-                if self.elements.iter().any(|element| leads_here(&element)) {
+                if self.elements.iter().any(|e| leads_to(e) == Some(*chain)) {
                     return Err(IN_USE);
                 }
                 self.chains.remove(chain).ok_or(MISSING)?;

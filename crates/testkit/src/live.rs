@@ -157,23 +157,35 @@ const FLOWS_PER_ENDPOINT_MAX: usize = 50;
 /// One stranger beside one endpoint stays unseen once in 16 million runs.
 const FLOWS_MIN: usize = 24;
 
+/// Rounds that are made to see that endpoints come in turn.
+const ROUNDS: usize = 4;
+
+/// Flows that are made to see shares: shares of 3 to 1 and of 1 to 1 then differ by 11 standard deviations.
+const FLOWS_FOR_SHARES: usize = 400;
+
+/// So many standard deviations off is not by chance: that happens once in ten thousand million runs.
+const DEVIATIONS_MAX: f64 = 6.5;
+
 /// Makes the flows of one probe and says what was not as expected.
 fn judge(probe: &Probe, network: &Network) -> Result<Vec<String>, String> {
     let most = match &probe.verdict {
+        _ if probe.fixed_port => 1,
         Verdict::Deliver(_) if probe.sticks => 2 * FLOWS_MIN,
+        Verdict::Deliver(_) if probe.in_turn => ROUNDS * period(probe),
+        Verdict::Deliver(_) if probe.shares.is_some() => FLOWS_FOR_SHARES,
         Verdict::Deliver(choices) => FLOWS_PER_ENDPOINT_MAX * choices.len(),
         Verdict::Drop => 1,
         _ => 2,
     };
     let mut seen = BTreeMap::new();
-    let flows = network.ask(&probe.packet, &probe.verdict, most, |answer| {
+    let flows = network.ask(probe, most, |answer| {
         let Ok(answer) = answer else { return false };
         *seen.entry(answer.who).or_insert(0_usize) += 1;
         let all = probe
             .verdict
             .endpoints()
             .all(|endpoint| seen.contains_key(&endpoint));
-        probe.sticks || !all || seen.values().sum::<usize>() < FLOWS_MIN
+        probe.sticks || probe.shares.is_some() || !all || seen.values().sum::<usize>() < FLOWS_MIN
     })?;
     let mut wrong: Vec<String> = flows
         .iter()
@@ -188,6 +200,9 @@ fn judge(probe: &Probe, network: &Network) -> Result<Vec<String>, String> {
     if probe.sticks && seen.len() > 1 {
         wrong.push(format!("one client was answered by several: {seen:?}"));
     }
+    if wrong.is_empty() {
+        wrong.extend(judge_shares(probe, &flows, &seen));
+    }
     if !probe.sticks && !unseen.is_empty() && wrong.is_empty() {
         wrong.push(format!(
             "{} flows, but {unseen:?} never answered",
@@ -195,6 +210,44 @@ fn judge(probe: &Probe, network: &Network) -> Result<Vec<String>, String> {
         ));
     }
     Ok(wrong)
+}
+
+/// How many flows make one round.
+fn period(probe: &Probe) -> usize {
+    probe
+        .shares
+        .iter()
+        .flat_map(|shares| shares.values())
+        .sum::<u32>() as usize
+}
+
+/// What is wrong with who got how many flows, and in which order.
+fn judge_shares(
+    probe: &Probe,
+    flows: &[Result<ask::Answer, ask::NoAnswer>],
+    seen: &BTreeMap<SocketAddr, usize>,
+) -> Option<String> {
+    let shares = probe.shares.as_ref()?;
+    let period = period(probe);
+    if probe.in_turn {
+        let who: Vec<SocketAddr> = flows.iter().flatten().map(|answer| answer.who).collect();
+        let (first, _) = who.split_at_checked(period)?;
+        let count = |endpoint: &SocketAddr| first.iter().filter(|who| *who == endpoint).count();
+        let fair = shares
+            .iter()
+            .all(|(endpoint, share)| count(endpoint) == *share as usize);
+        let cyclic = who.iter().zip(first.iter().cycle()).all(|(a, b)| a == b);
+        return (!fair || !cyclic).then(|| format!("expected the turns {shares:?}, got {who:?}"));
+    }
+    let flows = flows.len() as f64;
+    let off = |(endpoint, share): &(&SocketAddr, &u32)| {
+        let chance = f64::from(**share) / period as f64;
+        let count = seen.get(endpoint).copied().unwrap_or(0) as f64;
+        let deviation = (flows * chance * (1.0 - chance)).sqrt();
+        (count - flows * chance).abs() > DEVIATIONS_MAX * deviation
+    };
+    let unfair = shares.iter().any(|share| off(&share));
+    unfair.then(|| format!("expected the shares {shares:?}, got {seen:?}"))
 }
 
 /// What is wrong with what became of one flow.

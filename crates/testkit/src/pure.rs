@@ -1,5 +1,8 @@
 //! The two proofs without I/O: the oracle, and the traces of the data planes.
 
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
 use portolan_model::{Backend, Snapshot};
 
 use crate::cluster::Cluster;
@@ -8,16 +11,24 @@ use crate::scenario::Scenario;
 /// Runs every packet of a scenario through the oracle; says each answer that is not the expected one.
 pub fn against_oracle(scenario: &Scenario) -> Vec<String> {
     at_each_step(scenario, |snapshot, step| {
-        let wrong = step.probes.iter().filter_map(|probe| {
-            let got = snapshot.route(&probe.packet);
-            (got != probe.verdict).then(|| {
-                format!(
-                    "{probe}: expected {:?}, the oracle says {got:?}",
-                    probe.verdict
-                )
-            })
-        });
-        wrong.collect()
+        let mut wrong = Vec::new();
+        for probe in &step.probes {
+            let (got, expected) = (snapshot.route(&probe.packet), &probe.verdict);
+            if got != *expected {
+                wrong.push(format!(
+                    "{probe}: expected {expected:?}, the oracle says {got:?}"
+                ));
+            }
+            let shares = reduced(snapshot.shares(&probe.packet));
+            let expected = probe.shares.clone().map(reduced);
+            if expected.is_some_and(|expected| expected != shares) {
+                wrong.push(format!(
+                    "{probe}: expected the shares {:?}, the oracle says {shares:?}",
+                    probe.shares
+                ));
+            }
+        }
+        wrong
     })
 }
 
@@ -46,10 +57,27 @@ pub fn against_trace<B: Backend>(backend: &B, scenario: &Scenario) -> Vec<String
                     probe.verdict
                 ));
             }
+            let shares = backend.shares(&compiled, &probe.packet);
+            let expected = snapshot.shares(&probe.packet);
+            if shares != expected {
+                wrong.push(format!(
+                    "{probe}: the trace has the shares {shares:?}, the oracle {expected:?}"
+                ));
+            }
         }
         standing = Some((snapshot.clone(), updated));
         wrong
     })
+}
+
+/// Shares in the smallest whole numbers.
+fn reduced(mut shares: BTreeMap<SocketAddr, u32>) -> BTreeMap<SocketAddr, u32> {
+    fn gcd(a: u32, b: u32) -> u32 {
+        if b == 0 { a } else { gcd(b, a % b) }
+    }
+    let common = shares.values().copied().fold(0, gcd).max(1);
+    shares.values_mut().for_each(|share| *share /= common);
+    shares
 }
 
 /// Goes through the steps of a scenario; what `judge` finds wrong gets the step's words in front.

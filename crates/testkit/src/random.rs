@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use crate::cluster::Cluster;
 use crate::scenario::{Probe, Scenario, Step};
 use crate::world;
-use portolan_model::{Family, Frontend, Listener, LocalPods, Protocol};
+use portolan_model::{Balance, Family, Frontend, Listener, LocalPods, Protocol};
 
 /// Largest cluster: enough for every pair of features to meet, small enough to read.
 const SERVICES_MAX: usize = 4;
@@ -29,10 +29,13 @@ struct Plan {
     external: bool,
     ranges: Option<&'static str>,
     sticky: bool,
+    balance: Balance,
     internal_local: bool,
     external_local: bool,
     created: u8,
     endpoints: Vec<(usize, &'static str, &'static str)>,
+    /// Of the endpoints, in their order; those after the last one have the default.
+    weights: Vec<u8>,
 }
 
 const CONDITIONS: [&str; 5] = [
@@ -74,13 +77,19 @@ fn plan() -> impl Strategy<Value = Plan> {
         Some("2001:db8:113::/121"),
     ]);
     let flags = any::<[bool; 4]>();
-    (place, kind, ranges, flags, vec(endpoint, 0..5)).prop_map(
+    let balance = (
+        prop_oneof![2 => Just(Balance::Random), 3 => select(&Balance::ALL[..])],
+        // Small weights: each endpoint must be seen within a few flows.
+        prop_oneof![2 => Just(Vec::new()), 1 => vec(0..4_u8, 1..4)],
+    );
+    (place, kind, ranges, flags, vec(endpoint, 0..5), balance).prop_map(
         |(
             (families, protocol, created),
             kind,
             ranges,
             [external, sticky, internal_local, external_local],
             endpoints,
+            (balance, weights),
         )| Plan {
             families,
             protocol,
@@ -88,13 +97,22 @@ fn plan() -> impl Strategy<Value = Plan> {
             external,
             ranges: ranges.filter(|_| kind == "LoadBalancer"),
             sticky,
+            // What a client did before decides with affinity, and probes of hashed ports are of single flows.
+            balance: match balance {
+                Balance::Maglev if sticky => Balance::SourceHash,
+                other => other,
+            },
             internal_local,
             external_local: external_local && kind != "ClusterIP",
             created,
             endpoints,
+            weights,
         },
     )
 }
+
+/// Source port of the first packet of each step; the others follow, so that no two have the same.
+const FIRST_PORT: u16 = 20_000;
 
 /// Random scenarios with up to `steps_max` steps.
 pub fn scenario(steps_max: usize) -> impl Strategy<Value = Scenario> {
@@ -147,7 +165,8 @@ pub fn scenario(steps_max: usize) -> impl Strategy<Value = Scenario> {
             cluster.take(&step);
             step.probes = packets
                 .iter()
-                .filter_map(|(from, at, off)| probe(&cluster, from, at, *off))
+                .zip(FIRST_PORT..)
+                .filter_map(|((from, at, off), port)| probe(&cluster, from, at, *off, port))
                 .collect();
             scenario.steps.push(step);
         }
@@ -230,7 +249,8 @@ fn service(index: usize, plan: &Plan) -> Value {
     json!({
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": {"namespace": "shop", "name": format!("s{index}"), "creationTimestamp": format!("2026-01-0{}T00:00:00Z", plan.created + 1)},
+        "metadata": {"namespace": "shop", "name": format!("s{index}"), "creationTimestamp": format!("2026-01-0{}T00:00:00Z", plan.created + 1),
+            "annotations": {"portolan.dev/balance": plan.balance.as_str()}},
         "spec": {
             "type": plan.kind,
             "clusterIP": of_all(&cluster_ip)[0],
@@ -264,6 +284,9 @@ fn address(place: usize, family: Family) -> IpAddr {
 
 fn slice(index: usize, plan: &Plan, family: Family) -> Value {
     let kind = if family == Family::V4 { "IPv4" } else { "IPv6" };
+    let weights = plan.endpoints.iter().zip(&plan.weights);
+    let weights =
+        weights.map(|((place, ..), weight)| format!("{}={weight}", address(*place, family)));
     let endpoint = |(place, conditions, hints): &(usize, &str, &str)| {
         let node = NODES[*place];
         let address = address(*place, family);
@@ -279,6 +302,7 @@ fn slice(index: usize, plan: &Plan, family: Family) -> Value {
             "namespace": "shop",
             "name": format!("s{index}-{}", kind.to_ascii_lowercase()),
             "labels": {"kubernetes.io/service-name": format!("s{index}")},
+            "annotations": {"portolan.dev/weights": weights.collect::<Vec<_>>().join(",")},
         },
         "addressType": kind,
         "ports": [{"name": "p", "protocol": plan.protocol.as_str(), "port": 8080 + index % 2}],
@@ -287,7 +311,13 @@ fn slice(index: usize, plan: &Plan, family: Family) -> Value {
 }
 
 /// A packet from one of the senders to one of the frontends that there are, or right beside it.
-fn probe(cluster: &Cluster, from: &[&str; 2], at: &Index, beside: bool) -> Option<Probe> {
+fn probe(
+    cluster: &Cluster,
+    from: &[&str; 2],
+    at: &Index,
+    beside: bool,
+    source_port: u16,
+) -> Option<Probe> {
     use portolan_model::Place;
     let snapshot = cluster.snapshot();
     let frontends: Vec<_> = snapshot.ports().flat_map(|port| port.wanted()).collect();
@@ -303,20 +333,29 @@ fn probe(cluster: &Cluster, from: &[&str; 2], at: &Index, beside: bool) -> Optio
     let port = frontend.port.saturating_add(u16::from(beside));
     let frontend = Frontend { port, ..*frontend };
     let family = Family::of(address);
-    let packet = world::packet(
+    let mut packet = world::packet(
         from[family as usize],
         family,
         frontend.protocol,
         (address, port.get()).into(),
     )
     .ok()?;
-    let sticks = snapshot
-        .owner(&frontend)
-        .is_some_and(|owner| owner.affinity.is_some());
+    packet.source.set_port(source_port);
+    let owner = snapshot.owner(&frontend);
+    let balance = owner.map_or(Balance::Random, |owner| owner.balance);
+    // The kernel would choose another address of the node, and another port.
+    let fixed_port = match balance {
+        Balance::Maglev => true,
+        Balance::SourceHash => packet.interface.is_none(),
+        Balance::Random | Balance::RoundRobin => false,
+    };
     Some(Probe {
         verdict: snapshot.route(&packet),
+        sticks: owner.is_some_and(|owner| owner.affinity.is_some()),
         packet,
-        sticks,
+        fixed_port,
+        shares: None,
+        in_turn: false,
     })
 }
 

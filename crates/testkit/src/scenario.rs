@@ -3,8 +3,10 @@
 //! docs/testing.md describes the format. This module reads it and says what is wrong with a file;
 //! what a packet does is for the proofs.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 
 use portolan_model::{Family, Listener, LocalPods, NodeFacts, Packet, Protocol, Verdict};
@@ -64,6 +66,12 @@ pub struct Probe {
     pub verdict: Verdict,
     /// All flows of this sender go to one and the same endpoint of the verdict (affinity).
     pub sticks: bool,
+    /// The sender's port is the packet's: it makes one flow, since another would need another port.
+    pub fixed_port: bool,
+    /// Which part of the flows each endpoint gets, if that is asked.
+    pub shares: Option<BTreeMap<SocketAddr, u32>>,
+    /// Flows go to one endpoint after the other, again and again in the same order, each as often as its share says.
+    pub in_turn: bool,
 }
 
 impl fmt::Display for Probe {
@@ -242,7 +250,7 @@ impl NodeFile {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct ProbeFile {
     from: String,
     to: SocketAddr,
@@ -253,6 +261,10 @@ struct ProbeFile {
     masquerade: Masquerade,
     #[serde(default)]
     sticks: bool,
+    from_port: Option<NonZeroU16>,
+    shares: Option<Vec<u32>>,
+    #[serde(default)]
+    in_turn: bool,
 }
 
 /// Reads `10.1.0.10:8080` (TCP) or `10.1.0.10:53/UDP`.
@@ -294,7 +306,10 @@ impl ProbeFile {
     fn resolve(&self, node: &NodeFacts) -> Result<Probe, String> {
         let protocol: Protocol = self.protocol.parse()?;
         let family = Family::of(self.to.ip());
-        let packet = world::packet(&self.from, family, protocol, self.to)?;
+        let mut packet = world::packet(&self.from, family, protocol, self.to)?;
+        if let Some(port) = self.from_port {
+            packet.source.set_port(port.get());
+        }
         if Family::of(packet.source.ip()) != family {
             return Err(format!("{} cannot send to {}", self.from, self.to));
         }
@@ -329,7 +344,27 @@ impl ProbeFile {
             packet,
             verdict,
             sticks: self.sticks,
+            fixed_port: self.from_port.is_some(),
+            shares: self.shares()?,
+            in_turn: self.in_turn,
         })
+    }
+
+    /// One share for each endpoint of `expect`, in the same order; all equal if only the turns are asked for.
+    fn shares(&self) -> Result<Option<BTreeMap<SocketAddr, u32>>, String> {
+        let endpoints = match &self.expect {
+            Expect::Endpoints(endpoints) => endpoints.clone(),
+            Expect::Word(_) => Vec::new(),
+        };
+        let shares = match &self.shares {
+            Some(shares) => shares.clone(),
+            None if self.in_turn => vec![1; endpoints.len()],
+            None => return Ok(None),
+        };
+        if shares.is_empty() || shares.len() != endpoints.len() || shares.contains(&0) {
+            return Err("shares: one number above 0 for each endpoint of expect".into());
+        }
+        Ok(Some(endpoints.into_iter().zip(shares).collect()))
     }
 
     fn masquerades(&self, endpoint: &SocketAddr) -> bool {
@@ -384,6 +419,10 @@ mod tests {
             "{from: 8.8.8.8, to: 172.30.0.1:80, expect: DROP}",
             "{from: pod, to: 172.30.0.1:80, expect: DROP, protocol: QUIC}",
             "{from: pod, to: 172.30.0.1:80, expect: DROP, novel: true}",
+            "{from: pod, to: 172.30.0.1:80, expect: DROP, fromPort: 0}",
+            "{from: pod, to: 172.30.0.1:80, expect: DROP, inTurn: true}",
+            "{from: pod, to: 172.30.0.1:80, expect: [10.1.0.10:8080], shares: [1, 2]}",
+            "{from: pod, to: 172.30.0.1:80, expect: [10.1.0.10:8080], shares: [0]}",
         ];
         for text in wrong {
             assert!(parse(text).is_err(), "{text}");

@@ -158,12 +158,14 @@ packets:
 ";
 
 /// Each is wrong about the cluster of [`SOUND`].
-const WRONG: [&str; 9] = [
+const WRONG: [&str; 11] = [
     "{from: pod, to: 172.30.0.1:80, expect: [10.1.0.10:8080]}",
     "{from: pod, to: 172.30.0.1:80, expect: [10.1.0.10:8080, 10.2.0.10:8080, 10.3.0.10:8080]}",
     "{from: pod, to: 172.30.0.1:80, expect: [10.1.0.10:8080, 10.2.0.10:8080], masquerade: true}",
     "{from: outside, to: 172.30.0.1:80, expect: [10.1.0.10:8080, 10.2.0.10:8080], masquerade: false}",
     "{from: pod, to: 172.30.0.1:80, expect: [10.1.0.10:8080, 10.2.0.10:8080], sticks: true}",
+    "{from: pod, to: 172.30.0.1:80, expect: [10.1.0.10:8080, 10.2.0.10:8080], shares: [9, 1]}",
+    "{from: pod, to: 172.30.0.1:80, expect: [10.1.0.10:8080, 10.2.0.10:8080], shares: [9, 9], inTurn: true}",
     "{from: pod, to: 172.30.0.1:80, expect: REJECT}",
     "{from: pod, to: 172.30.0.1:80, expect: DROP}",
     "{from: pod, to: 172.30.0.1:81, expect: DROP}",

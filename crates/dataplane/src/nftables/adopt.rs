@@ -43,14 +43,15 @@ fn table(family: Family, found: &Readback) -> Option<Table> {
     }
     table.backings = parts.backings()?;
     table.allowed = parts.allowed();
-    table.chains = chains(found, &parts.classes)?;
+    table.chains = chains(found, &parts.led)?;
     Some(table)
 }
 
 /// Elements that only make sense together.
 #[derive(Default)]
 struct Parts {
-    classes: BTreeMap<String, ChainId>,
+    /// Chains that elements lead to, by name.
+    led: BTreeMap<String, ChainId>,
     /// Endpoints, and whether they are sticky.
     slots: BTreeMap<(Spot, u32), (SocketAddr, bool)>,
     members: BTreeMap<(Spot, List), BTreeSet<SocketAddr>>,
@@ -73,11 +74,9 @@ impl Parts {
                     .node_ports
                     .insert((*protocol, *port), Entry { class, id });
             }
-            Element::Class(of, class) if *of == family => {
-                self.classes
-                    .insert(class.to_string(), ChainId::Class(*class));
-            }
-            Element::Class(..) => {}
+            Element::Class(of, _) if *of != family => {}
+            Element::Class(_, class) => self.lead(ChainId::Class(*class)),
+            Element::Turn(turn) => self.lead(ChainId::Turn(*turn)),
             Element::Endpoint(id, slot, to) | Element::StickyEndpoint(id, slot, to) => {
                 let sticky = matches!(element, Element::StickyEndpoint(..));
                 self.slots.insert((*id, *slot), (*to, sticky));
@@ -100,9 +99,14 @@ impl Parts {
         }
     }
 
+    fn lead(&mut self, chain: ChainId) {
+        self.led.insert(chain.to_string(), chain);
+    }
+
     /// Slots must follow each other without a gap, and members be exactly the endpoints, or none.
     fn backings(&self) -> Option<OrdMap<Spot, Arc<Backing>>> {
         let mut all: BTreeMap<Spot, Backing> = BTreeMap::new();
+        let mut lists: BTreeMap<(Spot, List), Vec<SocketAddr>> = BTreeMap::new();
         for ((id, slot), (to, sticky)) in &self.slots {
             let list = match *slot < List::Other.first_slot() {
                 true => List::Main,
@@ -115,11 +119,15 @@ impl Parts {
             if backing.remembers != *sticky {
                 return None;
             }
-            let endpoints = backing.list_mut(list);
-            if *slot != list.first_slot() + endpoints.len() as u32 {
+            let slots = lists.entry((*id, list)).or_default();
+            if *slot != list.first_slot() + slots.len() as u32 {
                 return None;
             }
-            endpoints.push(*to);
+            slots.push(*to);
+        }
+        for ((id, list), slots) in lists {
+            let (endpoints, table) = table_of(slots);
+            all.get_mut(&id)?.set(list, endpoints, table);
         }
         if !self.members.keys().all(|(id, _)| all.contains_key(id)) {
             return None;
@@ -150,19 +158,28 @@ impl Parts {
     }
 }
 
+/// The endpoints of these slots, and which of them each slot has; no table if slot i has endpoint i.
+fn table_of(slots: Vec<SocketAddr>) -> (Vec<SocketAddr>, Vec<u16>) {
+    if slots.is_sorted_by(|a, b| a < b) {
+        return (slots, Vec::new());
+    }
+    let endpoints: BTreeSet<SocketAddr> = slots.iter().copied().collect();
+    let endpoints: Vec<SocketAddr> = endpoints.into_iter().collect();
+    let index = |to: &SocketAddr| endpoints.binary_search(to).unwrap_or_default() as u16;
+    let table = slots.iter().map(index).collect();
+    (endpoints, table)
+}
+
 /// Chains and the elements that lead to them must belong together, one to one.
-fn chains(
-    found: &Readback,
-    classes: &BTreeMap<String, ChainId>,
-) -> Option<OrdMap<ChainId, ChainUse>> {
+fn chains(found: &Readback, led: &BTreeMap<String, ChainId>) -> Option<OrdMap<ChainId, ChainUse>> {
     let mut all = OrdMap::new();
     for (name, rules) in &found.chains {
         let base = BaseChain::ALL.into_iter().map(ChainId::Base);
         let base = base.into_iter().find(|chain| chain.to_string() == *name);
-        let chain = base.or_else(|| classes.get(name).copied())?;
+        let chain = base.or_else(|| led.get(name).copied())?;
         let digest = digest_of(rules.iter().copied());
         let uses = Uses(1);
         all.insert(chain, ChainUse { uses, digest });
     }
-    (all.len() == BaseChain::ALL.len() + classes.len()).then_some(all)
+    (all.len() == BaseChain::ALL.len() + led.len()).then_some(all)
 }

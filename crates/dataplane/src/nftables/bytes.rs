@@ -5,9 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use ipnet::IpNet;
 use portolan_model::{Family, Protocol};
 
-use super::class::{Class, List};
+use super::class::{Class, List, Turn};
 use super::element::{Element, Spot};
-use super::layout::SetName;
+use super::layout::{ChainId, SetName};
 
 /// The data of an element: bytes, or a verdict that goes to a chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,7 +17,7 @@ pub enum Data {
     /// The bytes written.
     Bytes,
     /// A verdict.
-    Goto(Class),
+    Goto(ChainId),
 }
 
 impl Element {
@@ -27,6 +27,10 @@ impl Element {
             Element::Service(spot, ..) => put_spot(out, spot),
             Element::NodePort(protocol, port, ..) => put_port(out, *protocol, *port),
             Element::Class(_, class) => put_class(out, class),
+            Element::Turn(turn) => {
+                put_spot(out, &turn.id);
+                out.extend(turn.pack().into_iter().flat_map(u32::to_ne_bytes));
+            }
             Element::Endpoint(id, slot, _) | Element::StickyEndpoint(id, slot, _) => {
                 put_spot(out, id);
                 out.extend(slot.to_ne_bytes());
@@ -88,7 +92,8 @@ impl Element {
                 put_socket(out, to);
                 Data::Bytes
             }
-            Element::Class(_, class) => Data::Goto(*class),
+            Element::Class(_, class) => Data::Goto(ChainId::Class(*class)),
+            Element::Turn(turn) => Data::Goto(ChainId::Turn(*turn)),
             _ => Data::None,
         }
     }
@@ -115,6 +120,7 @@ impl Element {
                 Element::NodePort(protocol, port, class, id)
             }
             SetName::Classes => Element::Class(family, key.class()?),
+            SetName::Turns => Element::Turn(key.turn()?),
             SetName::Endpoints => Element::Endpoint(key.spot()?, key.number()?, data.socket()?),
             SetName::StickyEndpoints => {
                 data.number()?;
@@ -196,6 +202,11 @@ impl Reader<'_> {
         })
     }
 
+    pub(crate) fn turn(&mut self) -> Option<Turn> {
+        let id = self.spot()?;
+        Turn::unpack(id, [self.number()?, self.number()?])
+    }
+
     /// The data of a frontend; its protocol is that of the identity too.
     fn entry(&mut self, protocol: Protocol) -> Option<(Class, Spot)> {
         self.number()?;
@@ -243,6 +254,14 @@ fn put_port(out: &mut Vec<u8>, protocol: Protocol, port: u16) {
 fn put_spot(out: &mut Vec<u8>, spot: &Spot) {
     put_address(out, spot.address);
     put_port(out, spot.protocol, spot.port);
+}
+
+/// The parts of an identity, without padding: address, port, protocol.
+pub(crate) fn identity(id: &Spot) -> [Vec<u8>; 3] {
+    let mut address = Vec::new();
+    put_address(&mut address, id.address);
+    let port = id.port.to_be_bytes().to_vec();
+    [address, port, vec![id.protocol.number()]]
 }
 
 fn put_socket(out: &mut Vec<u8>, socket: &SocketAddr) {

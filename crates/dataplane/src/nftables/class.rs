@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use portolan_model::Origin;
+use portolan_model::{Balance, Origin};
+
+use super::element::Spot;
 
 /// How the chain of a class finds the identity of the Service port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -89,7 +91,8 @@ impl Way {
     }
 }
 
-/// Everything that the chain of a frontend has to know. Counts of lists that no way uses are 0.
+/// Everything that the chain of a frontend has to know. Counts of lists that no way uses are 0, and then, as when there
+/// is one slot only, `balance` is random.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Class {
     /// Where the identity comes from.
@@ -104,15 +107,17 @@ pub struct Class {
     pub host: Way,
     /// For all others.
     pub outside: Way,
-    /// Endpoints in the main list.
+    /// How a slot is chosen.
+    pub balance: Balance,
+    /// Slots of the main list: as many as it has endpoints, if these weigh the same and no hash chooses.
     pub main: u16,
-    /// Endpoints in the other list.
+    /// Slots of the other list.
     pub other: u16,
 }
 
 impl Class {
-    /// Twelve days: 20 bits of seconds. The API allows one day.
-    pub const AFFINITY_S_MAX: u32 = 0xf_ffff;
+    /// A day and a half: 17 bits of seconds. The API allows one day.
+    pub const AFFINITY_S_MAX: u32 = 0x1_ffff;
 
     /// The way for `origin`.
     pub fn way(&self, origin: Origin) -> Way {
@@ -131,13 +136,14 @@ impl Class {
             high = high << 3 | way.index() as u32;
         }
         [
-            high << 20 | self.affinity_s,
+            high << 20 | (self.balance as u32) << 17 | self.affinity_s,
             u32::from(self.main) << 16 | u32::from(self.other),
         ]
     }
 
     /// The class of a number, if it is one that [`Class::pack`] can give.
     pub fn unpack([high, low]: [u32; 2]) -> Option<Self> {
+        let balance = Balance::ALL.get((high >> 17 & 7) as usize)?;
         let way = |shift: u32| Way::ALL.get((high >> shift & 7) as usize).map(|w| w.0);
         Some(Class {
             via: match high >> 30 {
@@ -151,14 +157,47 @@ impl Class {
             host: way(23)?,
             outside: way(20)?,
             affinity_s: high & Self::AFFINITY_S_MAX,
+            balance: *balance,
             main: (low >> 16) as u16,
             other: low as u16,
         })
     }
 }
 
+impl Class {
+    /// How many slots a list has.
+    pub fn slots(&self, list: List) -> u16 {
+        match list {
+            List::Main => self.main,
+            List::Other => self.other,
+        }
+    }
+
+    /// What [`Turn::pack`] gives for the counters of a list, whoever they belong to.
+    pub(crate) fn turn_numbers(&self, list: List) -> [u32; 2] {
+        numbers(list, self.slots(list), self.affinity_s)
+    }
+
+    /// The counters that its chain leads to, for the Service port `id`.
+    pub(crate) fn turns(&self, id: Spot) -> impl Iterator<Item = Turn> {
+        let class = *self;
+        let counted =
+            move |list: &List| class.balance == Balance::RoundRobin && class.slots(*list) > 0;
+        let turn = move |list| Turn {
+            id,
+            list,
+            slots: class.slots(list),
+            affinity_s: class.affinity_s,
+        };
+        [List::Main, List::Other]
+            .into_iter()
+            .filter(counted)
+            .map(turn)
+    }
+}
+
 /// The name of its chain, e.g. `ip-mMM-3`: reached by address; for pods, host and others the main list, the latter two
-/// masqueraded; three endpoints. Letters: `m` main, `o` other (capitals masquerade), `r` reject, `d` drop.
+/// masqueraded; three slots. Letters: `m` main, `o` other (capitals masquerade), `r` reject, `d` drop.
 impl fmt::Display for Class {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let via = match self.via {
@@ -178,6 +217,68 @@ impl fmt::Display for Class {
         if self.other > 0 {
             write!(f, "-{}", self.other)?;
         }
+        if self.balance != Balance::Random {
+            write!(f, "-{}", self.balance)?;
+        }
+        if self.affinity_s > 0 {
+            write!(f, "-{}s", self.affinity_s)?;
+        }
+        Ok(())
+    }
+}
+
+/// One counter: the turns of one list of one Service port, whichever frontend a flow comes through.
+/// Each is a chain of its own, since the kernel counts in each rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Turn {
+    /// The identity of the Service port.
+    pub id: Spot,
+    /// Which of its lists.
+    pub list: List,
+    /// How many slots it has.
+    pub slots: u16,
+    /// As in [`Class`].
+    pub affinity_s: u32,
+}
+
+impl Turn {
+    /// The two numbers that follow the identity in the key of `turns`; a class knows them.
+    pub fn pack(&self) -> [u32; 2] {
+        numbers(self.list, self.slots, self.affinity_s)
+    }
+
+    /// The counter of an identity and two numbers.
+    pub fn unpack(id: Spot, [number, affinity_s]: [u32; 2]) -> Option<Self> {
+        let list = match number >> 16 {
+            0 => List::Main,
+            1 => List::Other,
+            _ => return None,
+        };
+        Some(Turn {
+            id,
+            list,
+            slots: number as u16,
+            affinity_s,
+        })
+    }
+}
+
+const fn numbers(list: List, slots: u16, affinity_s: u32) -> [u32; 2] {
+    [list.first_slot() | slots as u32, affinity_s]
+}
+
+/// The name of its chain, e.g. `turn-172.30.0.1-80-tcp-main-3`: the identity, the list, three slots.
+impl fmt::Display for Turn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // `nft` allows no colons in names.
+        let address = self.id.address.to_string().replace(':', "-");
+        let protocol = self.id.protocol.as_str().to_ascii_lowercase();
+        let list = match self.list {
+            List::Main => "main",
+            List::Other => "other",
+        };
+        let (port, slots) = (self.id.port, self.slots);
+        write!(f, "turn-{address}-{port}-{protocol}-{list}-{slots}")?;
         if self.affinity_s > 0 {
             write!(f, "-{}s", self.affinity_s)?;
         }

@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use portolan_model::{
-    Action, Choices, Family, NodeFacts, Place, PortKey, Problem, ServicePort, Snapshot, Treatment,
-    decide,
+    Action, Balance, Choices, Family, NodeFacts, Place, PortKey, Problem, ServicePort, Snapshot,
+    Treatment, decide,
 };
 
 use super::ENDPOINTS_MAX;
-use super::class::{Class, List, Via, Way};
+use super::class::{Class, List, Turn, Via, Way};
 use super::element::Spot;
 use super::layout::ChainId;
 use super::state::{Backing, Entry, Fragment, Part, State, Table, count_down, count_up};
@@ -130,7 +130,7 @@ fn class_of(via: Via, treatment: &Treatment, ways: [Way; 3], backing: &Backing) 
     let count = |wanted: List| {
         let picks = |way: &Way| matches!(way, Way::Pick { list, .. } if *list == wanted);
         match ways.iter().any(picks) {
-            true => backing.list(wanted).len().min(ENDPOINTS_MAX) as u16,
+            true => backing.slot_count(wanted) as u16,
             false => 0,
         }
     };
@@ -142,6 +142,10 @@ fn class_of(via: Via, treatment: &Treatment, ways: [Way; 3], backing: &Backing) 
         }
         _ => 0,
     };
+    let balance = match main.max(other) {
+        0 | 1 => Balance::Random,
+        _ => treatment.balance,
+    };
     Class {
         via,
         guarded: treatment.sources.is_some(),
@@ -149,6 +153,7 @@ fn class_of(via: Via, treatment: &Treatment, ways: [Way; 3], backing: &Backing) 
         pod,
         host,
         outside,
+        balance,
         main,
         other,
     }
@@ -187,8 +192,9 @@ impl<'a> Lists<'a> {
     }
 
     fn backing(&self, port: &ServicePort, problems: &mut Vec<Problem>) -> Backing {
-        let mut list = |index: usize| -> Vec<SocketAddr> {
-            let all = self.0.get(index).map_or(&[][..], |list| &list.addresses);
+        let mut backing = Backing::default();
+        for (list, choices) in [List::Main, List::Other].into_iter().zip(&self.0) {
+            let all = &choices.addresses;
             if all.len() > ENDPOINTS_MAX {
                 problems.push(Problem {
                     service: port.key.service.clone(),
@@ -200,14 +206,19 @@ impl<'a> Lists<'a> {
                     ),
                 });
             }
-            all.iter().take(ENDPOINTS_MAX).copied().collect()
-        };
-        Backing {
-            main: list(0),
-            other: list(1),
-            remembers: false,
+            let endpoints = all.iter().take(ENDPOINTS_MAX).copied().collect();
+            let table = choices.slots(port.balance).unwrap_or_default();
+            backing.set(list, endpoints, table);
         }
+        backing
     }
+}
+
+/// The counters of a part, each once.
+fn turns(part: &Part) -> BTreeSet<Turn> {
+    let classes = part.services.iter().map(|(_, class)| class);
+    let classes = classes.chain(part.node_port.as_ref().map(|(_, _, class)| class));
+    classes.flat_map(|class| class.turns(part.id)).collect()
 }
 
 /// The addresses of a backing, each once.
@@ -231,6 +242,9 @@ fn insert(state: &mut State, fragment: &Fragment) {
         if let Some((protocol, port, class)) = part.node_port {
             table.node_ports.insert((protocol, port), entry(class));
             table.use_chain(family, ChainId::Class(class));
+        }
+        for turn in turns(part) {
+            table.use_chain(family, ChainId::Turn(turn));
         }
         for (spot, ranges) in &part.allowed {
             table.allowed.insert(*spot, ranges.clone());
@@ -258,6 +272,9 @@ fn remove(state: &mut State, fragment: &Fragment) {
         if let Some((protocol, port, class)) = part.node_port {
             table.node_ports.remove(&(protocol, port));
             table.drop_chain(&ChainId::Class(class));
+        }
+        for turn in turns(part) {
+            table.drop_chain(&ChainId::Turn(turn));
         }
         for (spot, _) in &part.allowed {
             table.allowed.remove(spot);

@@ -94,15 +94,15 @@ fn tables(family: Family, from: &Table, to: &Table, ops: &mut Vec<Op>) {
             DiffItem::Add(chain, _) => {
                 ops.push(Op::AddChain(family, *chain));
                 ops.push(Op::AddRules(family, *chain, to.rules(family, chain)));
-                if let ChainId::Class(class) = chain {
-                    changes.add(Element::Class(family, *class));
-                }
+                chain
+                    .element(family)
+                    .into_iter()
+                    .for_each(|e| changes.add(e));
             }
             DiffItem::Remove(chain, _) => {
                 unused.push(Op::DeleteChain(family, *chain));
-                if let ChainId::Class(class) = chain {
-                    changes.remove(Element::Class(family, *class));
-                }
+                let element = chain.element(family);
+                element.into_iter().for_each(|e| changes.remove(e));
             }
             DiffItem::Update {
                 new: (chain, _), ..
@@ -177,15 +177,21 @@ fn elements(from: &Table, to: &Table, changes: &mut Changes) {
 /// Every element of one identity.
 pub(crate) fn endpoints(id: Spot, backing: &Backing, tell: &mut impl FnMut(Element)) {
     for list in [List::Main, List::Other] {
-        for (slot, to) in (list.first_slot()..).zip(backing.list(list)) {
-            match backing.remembers {
-                false => tell(Element::Endpoint(id, slot, *to)),
-                true => {
-                    tell(Element::StickyEndpoint(id, slot, *to));
-                    tell(Element::Member(list, id, *to));
-                }
-            }
+        let slots = (0..backing.slot_count(list)).filter_map(|index| backing.slot(list, index));
+        for (slot, to) in (list.first_slot()..).zip(slots) {
+            tell(in_slot(id, slot, to, backing.remembers));
         }
+        if backing.remembers {
+            let members = backing.list(list).iter();
+            members.for_each(|to| tell(Element::Member(list, id, *to)));
+        }
+    }
+}
+
+const fn in_slot(id: Spot, slot: u32, to: SocketAddr, sticky: bool) -> Element {
+    match sticky {
+        false => Element::Endpoint(id, slot, to),
+        true => Element::StickyEndpoint(id, slot, to),
     }
 }
 
@@ -196,17 +202,13 @@ fn backings(id: Spot, old: &Backing, new: &Backing, changes: &mut Changes) {
         return;
     }
     for list in [List::Main, List::Other] {
-        let (was, is) = (old.list(list), new.list(list));
-        for index in 0..was.len().max(is.len()) {
-            let (was, is) = (was.get(index), is.get(index));
+        for index in 0..old.slot_count(list).max(new.slot_count(list)) {
+            let (was, is) = (old.slot(list, index), new.slot(list, index));
             if was == is {
                 continue;
             }
             let slot = list.first_slot() + index as u32;
-            let element = |to: &SocketAddr| match new.remembers {
-                false => Element::Endpoint(id, slot, *to),
-                true => Element::StickyEndpoint(id, slot, *to),
-            };
+            let element = |to: SocketAddr| in_slot(id, slot, to, new.remembers);
             was.into_iter().for_each(|to| changes.remove(element(to)));
             is.into_iter().for_each(|to| changes.add(element(to)));
         }

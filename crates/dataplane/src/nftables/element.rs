@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use ipnet::IpNet;
 use portolan_model::{Family, Protocol};
 
-use super::class::{Class, List};
+use super::class::{Class, List, Turn};
 use super::layout::SetName;
 
 /// An address, protocol and port: a frontend, or the identity of a Service port in one family
@@ -37,6 +37,8 @@ pub enum Element {
     NodePort(Protocol, u16, Class, Spot),
     /// A class that leads to its chain.
     Class(Family, Class),
+    /// A counter that leads to its chain.
+    Turn(Turn),
     /// The endpoint in one slot of an identity.
     Endpoint(Spot, u32, SocketAddr),
     /// The same, of an identity with affinity.
@@ -64,6 +66,7 @@ impl Element {
             Element::Service(..) => SetName::Services,
             Element::NodePort(..) => SetName::NodePorts,
             Element::Class(..) => SetName::Classes,
+            Element::Turn(_) => SetName::Turns,
             Element::Endpoint(..) => SetName::Endpoints,
             Element::StickyEndpoint(..) => SetName::StickyEndpoints,
             Element::Member(List::Main, ..) => SetName::Members,
@@ -100,6 +103,14 @@ impl fmt::Display for Element {
                 )
             }
             Element::Class(_, class) => write!(f, "{} : goto {class}", number(class)),
+            Element::Turn(turn) => {
+                let [number, affinity_s] = turn.pack();
+                let id = turn.id;
+                write!(
+                    f,
+                    "{id} . {number:#010x} . {affinity_s:#010x} : goto {turn}"
+                )
+            }
             Element::Endpoint(id, slot, to) => {
                 write!(f, "{id} . {slot:#010x} : {} . {}", to.ip(), to.port())
             }

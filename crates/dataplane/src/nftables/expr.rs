@@ -22,6 +22,8 @@ pub enum Field {
     Protocol,
     /// Destination port.
     Port,
+    /// Source port.
+    SourcePort,
     /// Index of the interface it came in on; 0 for packets of the node itself.
     Interface,
     /// Name of that interface, 16 bytes padded with zeros.
@@ -38,7 +40,7 @@ impl Field {
         match (self, family) {
             (Field::Source | Field::Destination, Family::V6) | (Field::InterfaceName, _) => 16,
             (Field::Protocol, _) => 1,
-            (Field::Port, _) => 2,
+            (Field::Port | Field::SourcePort, _) => 2,
             _ => 4,
         }
     }
@@ -58,6 +60,13 @@ pub enum Rejection {
 pub enum Expr {
     /// Loads a field.
     Load(Field, Reg),
+    /// Loads bytes that are the same for every packet, at most sixteen, padded with zeros to whole registers.
+    Value {
+        /// Where they go.
+        into: Reg,
+        /// The bytes.
+        bytes: Vec<u8>,
+    },
     /// `register = register & mask ^ xor`, four bytes in the machine's order.
     Bits {
         /// Read and written.
@@ -94,13 +103,37 @@ pub enum Expr {
         /// Where the data go; may overlap the key.
         into: Reg,
     },
-    /// Goes to the chain that `classes` has for the key, if any.
+    /// Goes to the chain that a map of verdicts has for the key, if any.
     Dispatch {
-        /// Where the class starts.
+        /// The map.
+        map: SetName,
+        /// Where the key starts.
         key: Reg,
     },
     /// A random number from `offset` to `offset + modulus - 1`.
     Random {
+        /// How many numbers there are.
+        modulus: u32,
+        /// The first one.
+        offset: u32,
+        /// Where it goes.
+        into: Reg,
+    },
+    /// The next of these numbers, in turn: from `offset` to `offset + modulus - 1`. Each rule has its own counter.
+    Next {
+        /// How many numbers there are.
+        modulus: u32,
+        /// The first one.
+        offset: u32,
+        /// Where it goes.
+        into: Reg,
+    },
+    /// The number from `offset` to `offset + modulus - 1` that a hash gives (`model::hash`, with its client seed).
+    Hash {
+        /// Where the bytes start that are hashed.
+        key: Reg,
+        /// How many they are.
+        length: u8,
         /// How many numbers there are.
         modulus: u32,
         /// The first one.

@@ -4,7 +4,8 @@ use std::fmt;
 
 use portolan_model::Family;
 
-use super::class::Class;
+use super::class::{Class, Turn};
+use super::element::Element;
 
 /// The name of our table, in family `ip` and in family `ip6`.
 pub const TABLE: &str = "portolan";
@@ -65,6 +66,8 @@ pub enum SetName {
     NodePorts,
     /// Class → its chain.
     Classes,
+    /// Counter → its chain.
+    Turns,
     /// Identity and slot → endpoint, for ports without affinity.
     Endpoints,
     /// The same for ports with affinity.
@@ -93,10 +96,11 @@ use Part::{Address, Number, Port, Protocol};
 
 impl SetName {
     /// All sets, in the order in which they are made.
-    pub const ALL: [SetName; 14] = [
+    pub const ALL: [SetName; 15] = [
         SetName::Services,
         SetName::NodePorts,
         SetName::Classes,
+        SetName::Turns,
         SetName::Endpoints,
         SetName::StickyEndpoints,
         SetName::Members,
@@ -116,6 +120,7 @@ impl SetName {
             SetName::Services => "services",
             SetName::NodePorts => "node-ports",
             SetName::Classes => "classes",
+            SetName::Turns => "turns",
             SetName::Endpoints => "endpoints",
             SetName::StickyEndpoints => "sticky-endpoints",
             SetName::Members => "members",
@@ -141,6 +146,7 @@ impl SetName {
             SetName::Services => &[Address, Port, Protocol],
             SetName::NodePorts => &[Port, Protocol],
             SetName::Classes => &[Number, Number],
+            SetName::Turns => &[Address, Port, Protocol, Number, Number],
             SetName::Endpoints | SetName::StickyEndpoints => &[Address, Port, Protocol, Number],
             SetName::Members | SetName::OtherMembers => &[Address, Port, Address, Port, Protocol],
             SetName::Allowed => &[Address, Port, Protocol, Address],
@@ -169,7 +175,7 @@ impl SetName {
 
     /// Whether its data are verdicts.
     pub const fn has_verdicts(self) -> bool {
-        matches!(self, SetName::Classes)
+        matches!(self, SetName::Classes | SetName::Turns)
     }
 
     /// How it keeps its elements.
@@ -219,15 +225,29 @@ impl BaseChain {
 /// A chain of ours. Ordered so that whoever is jumped to comes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ChainId {
+    /// The chain of a counter.
+    Turn(Turn),
     /// The chain of a class.
     Class(Class),
     /// One that always stands.
     Base(BaseChain),
 }
 
+impl ChainId {
+    /// The element that leads to it; base chains have none.
+    pub const fn element(&self, family: Family) -> Option<Element> {
+        match self {
+            ChainId::Turn(turn) => Some(Element::Turn(*turn)),
+            ChainId::Class(class) => Some(Element::Class(family, *class)),
+            ChainId::Base(_) => None,
+        }
+    }
+}
+
 impl fmt::Display for ChainId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            ChainId::Turn(turn) => turn.fmt(f),
             ChainId::Class(class) => class.fmt(f),
             ChainId::Base(BaseChain::Services) => f.write_str("services"),
             ChainId::Base(BaseChain::Prerouting) => f.write_str("prerouting"),

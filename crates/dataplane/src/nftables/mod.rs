@@ -20,6 +20,9 @@
 //!   endpoints and one memory of clients, so a change of endpoints costs the same for one frontend or five.
 //! - Everything, also reject and drop, happens in chains of type nat: the kernel runs them for the first packet of a
 //!   flow only, so that packets of established connections cost nothing.
+//! - An endpoint has one slot, or as many as its weight and the way to balance ask for (`model::balance`). A chain draws
+//!   the slot at random, or by a hash of the client. A counter lives in its rule, and Services must not share it: for
+//!   round robin the chain of the class leads on, by `@turns`, to a small chain of the Service port's own.
 //! - The memory of clients (`affinity`) holds the endpoint itself, not its slot. Chains check that it is still a
 //!   member; so removing an endpoint moves only its own clients, and nothing has to be cleaned.
 
@@ -38,7 +41,7 @@ mod trace;
 
 pub use adopt::{Readback, adopt};
 pub use bytes::Data;
-pub use class::{Class, List, Via, Way};
+pub use class::{Class, List, Turn, Via, Way};
 pub use diff::{Op, Ops};
 pub use element::{Element, Spot};
 pub use expr::{Expr, Field, Reg, Rejection, Rule};
@@ -46,13 +49,16 @@ pub use layout::{AFFINITY_MAX, BaseChain, ChainId, Kind, Part, SetName, TABLE};
 pub use show::show;
 pub use state::State;
 
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
 use portolan_model::{Backend, Packet, PortKey, Problem, Snapshot, Verdict};
 
 /// The bit of the packet mark that asks postrouting to masquerade, as kube-proxy's default.
 pub const MASQUERADE_MARK: u32 = 0x4000;
 
 /// The most endpoints that one list of one Service port can have: slots and counts are 16 bits wide.
-pub const ENDPOINTS_MAX: usize = 65_535;
+pub use portolan_model::balance::ENDPOINTS_MAX;
 
 /// The nftables data plane.
 #[derive(Clone, Copy, Debug, Default)]
@@ -80,5 +86,9 @@ impl Backend for Nftables {
 
     fn trace(&self, state: &State, packet: &Packet) -> Verdict {
         trace::trace(state, packet)
+    }
+
+    fn shares(&self, state: &State, packet: &Packet) -> BTreeMap<SocketAddr, u32> {
+        trace::shares(state, packet)
     }
 }

@@ -1,6 +1,8 @@
 //! The rules of every chain; those of classes are in [`chain`].
 
 mod chain;
+mod pick;
+mod turn;
 
 use std::sync::Arc;
 
@@ -64,6 +66,8 @@ pub(crate) struct Registers {
     pub port: Reg,
     pub protocol: Reg,
     pub last: Reg,
+    /// How many registers an address takes.
+    pub address_width: u8,
 }
 
 /// For conditions at the start of a rule, and for the mark at its end: nothing else is needed there.
@@ -86,6 +90,7 @@ impl Registers {
             port: Reg(destination + width),
             protocol: Reg(destination + width + 1),
             last: Reg(destination + width + 2),
+            address_width: width,
         }
     }
 }
@@ -99,6 +104,7 @@ pub(crate) fn rules(family: Family, chain: &ChainId, pods: &Pods) -> Vec<Rule> {
             vec![Rule(vec![Expr::Jump(ChainId::Base(BaseChain::Services))])]
         }
         ChainId::Base(BaseChain::Postrouting) => postrouting(&at),
+        ChainId::Turn(turn) => turn::rules(&at, turn),
         ChainId::Class(class) => chain::Chain { at, class, pods }.rules(),
     }
 }
@@ -110,7 +116,10 @@ fn services(at: &Registers) -> Vec<Rule> {
             decoy(Field::Mark, at.class),
             decoy(Field::Mark, Reg(at.class.0 + 1)),
             Expr::Find { map, key, into },
-            Expr::Dispatch { key: at.class },
+            Expr::Dispatch {
+                map: SetName::Classes,
+                key: at.class,
+            },
         ]
     };
     let destination = Expr::Load(Field::Destination, at.destination);

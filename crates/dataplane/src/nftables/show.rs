@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use portolan_model::Family;
+use portolan_model::balance::CLIENT_SEED;
 
 use super::element::Element;
 use super::expr::{Expr, Field, Reg, Rejection, Rule};
@@ -30,7 +31,13 @@ impl Words {
 
     /// The words of a key that starts at `reg`.
     fn key(&self, reg: Reg, parts: &[Part]) -> String {
-        let length: u8 = parts.iter().map(|part| part.registers(self.family)).sum();
+        self.registers(
+            reg,
+            parts.iter().map(|part| part.registers(self.family)).sum(),
+        )
+    }
+
+    fn registers(&self, reg: Reg, length: u8) -> String {
         let mut words = Vec::new();
         let mut at = reg.0;
         while at < reg.0 + length {
@@ -85,8 +92,15 @@ impl Rule {
         };
         let remembers = |expr: &Expr| matches!(expr, Expr::Remember { .. });
         let forgets = |expr: &Expr| matches!(expr, Expr::Forget { .. });
-        let dispatches = |expr: &Expr| matches!(expr, Expr::Dispatch { .. });
-        if self.0.iter().any(dispatches) {
+        let counts = |expr: &Expr| matches!(expr, Expr::Next { .. });
+        if self.0.iter().any(counts) {
+            return "the next endpoint in turn";
+        }
+        let dispatches = |expr: &Expr, to| matches!(expr, Expr::Dispatch { map, .. } if *map == to);
+        if self.0.iter().any(|expr| dispatches(expr, SetName::Turns)) {
+            return "the key and two numbers in @turns: the counter of this Service";
+        }
+        if self.0.iter().any(|expr| dispatches(expr, SetName::Classes)) {
             return match finds(SetName::Services) {
                 true => "daddr . dport . proto in @services gives the class",
                 false => "dport . proto in @node-ports gives the class",
@@ -123,12 +137,18 @@ impl Words {
                     Field::Destination => format!("{ip} daddr"),
                     Field::Protocol => "meta l4proto".into(),
                     Field::Port => "th dport".into(),
+                    Field::SourcePort => "th sport".into(),
                     Field::Interface => "iif".into(),
                     Field::InterfaceName => "iifname".into(),
                     Field::Mark => "meta mark".into(),
                     Field::Status => "ct status".into(),
                 };
                 self.put(*reg, text, field.len(family).div_ceil(4) as u8);
+                None
+            }
+            Expr::Value { into, bytes } => {
+                let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+                self.put(*into, format!("0x{digits}"), bytes.len().div_ceil(4) as u8);
                 None
             }
             Expr::Bits { reg, mask, xor } => {
@@ -150,9 +170,9 @@ impl Words {
                 self.put_data(*into, *map, &key);
                 None
             }
-            Expr::Dispatch { key } => {
-                let key = self.key(*key, SetName::Classes.key());
-                Some(format!("{key} vmap @{}", SetName::Classes.name()))
+            Expr::Dispatch { map, key } => {
+                let key = self.key(*key, map.key());
+                Some(format!("{key} vmap @{}", map.name()))
             }
             Expr::Random {
                 modulus,
@@ -160,6 +180,28 @@ impl Words {
                 into,
             } => {
                 let text = format!("numgen random mod {modulus} offset {offset}");
+                self.put(*into, text, 1);
+                None
+            }
+            Expr::Next {
+                modulus,
+                offset,
+                into,
+            } => {
+                let text = format!("numgen inc mod {modulus} offset {offset}");
+                self.put(*into, text, 1);
+                None
+            }
+            Expr::Hash {
+                key,
+                length,
+                modulus,
+                offset,
+                into,
+            } => {
+                let of = self.registers(*key, length.div_ceil(4));
+                let text =
+                    format!("jhash {of} mod {modulus} seed {CLIENT_SEED:#010x} offset {offset}");
                 self.put(*into, text, 1);
                 None
             }

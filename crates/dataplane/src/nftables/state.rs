@@ -67,8 +67,12 @@ pub(crate) struct Entry {
 /// Who stands behind an identity.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Backing {
+    /// Sorted, each once; so is the next.
     pub main: Vec<SocketAddr>,
     pub other: Vec<SocketAddr>,
+    /// Which endpoint each slot of the main list has, and of the other; an empty one says that slot i has endpoint i.
+    /// `None` if both are empty, so that Services without weights and hashes pay nothing for it.
+    pub tables: Option<Box<[Vec<u16>; 2]>>,
     /// Whether clients are remembered, so that members have to be known.
     pub remembers: bool,
 }
@@ -81,11 +85,38 @@ impl Backing {
         }
     }
 
-    pub fn list_mut(&mut self, list: List) -> &mut Vec<SocketAddr> {
-        match list {
-            List::Main => &mut self.main,
-            List::Other => &mut self.other,
+    /// How many slots a list has.
+    pub fn slot_count(&self, list: List) -> usize {
+        match self.table(list) {
+            [] => self.list(list).len(),
+            table => table.len(),
         }
+    }
+
+    /// The endpoint in a slot of a list, the first of which is 0.
+    pub fn slot(&self, list: List, index: usize) -> Option<SocketAddr> {
+        let index = match self.table(list) {
+            [] => index,
+            table => usize::from(*table.get(index)?),
+        };
+        self.list(list).get(index).copied()
+    }
+
+    /// Puts endpoints behind a list. An empty table says that slot i has endpoint i.
+    pub fn set(&mut self, list: List, endpoints: Vec<SocketAddr>, table: Vec<u16>) {
+        match list {
+            List::Main => self.main = endpoints,
+            List::Other => self.other = endpoints,
+        }
+        if !table.is_empty() {
+            self.tables.get_or_insert_default()[list as usize] = table;
+        }
+    }
+
+    fn table(&self, list: List) -> &[u16] {
+        self.tables
+            .as_ref()
+            .map_or(&[], |tables| &tables[list as usize])
     }
 }
 
@@ -222,9 +253,7 @@ impl Table {
                 .map(|net| Element::ServiceCidr(*net)),
         );
         for chain in self.chains.keys() {
-            if let ChainId::Class(class) = chain {
-                all.push(Element::Class(family, *class));
-            }
+            all.extend(chain.element(family));
         }
         all
     }

@@ -8,30 +8,23 @@ mod lookup;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
+use portolan_model::balance::CLIENT_SEED;
+use portolan_model::hash::{jhash, scale};
 use portolan_model::{Family, Packet, Verdict};
 
 use super::State;
 use super::bytes::Reader;
 use super::expr::{Expr, Field, Reg};
-use super::layout::{BaseChain, ChainId};
+use super::layout::{BaseChain, ChainId, SetName};
 use super::render::STATUS_DNAT;
 use super::state::Table;
 
 /// Follows `packet` through the hooks that it meets.
 pub(crate) fn trace(state: &State, packet: &Packet) -> Verdict {
-    let family = Family::of(packet.destination.ip());
-    let world = World {
-        family,
-        table: state.table(family),
-    };
-    let entrance = match packet.interface {
-        None => BaseChain::Output,
-        Some(_) => BaseChain::Prerouting,
-    };
-    let start = Machine::of(packet);
+    let world = World::of(state, packet);
     let mut choices = BTreeMap::new();
     let mut others = Vec::new();
-    for (end, machine) in world.run(&ChainId::Base(entrance), start) {
+    for (end, machine) in world.enter(packet) {
         match end {
             End::Dnat(to) => {
                 choices.insert(to, world.masquerades(machine, to));
@@ -45,6 +38,17 @@ pub(crate) fn trace(state: &State, packet: &Packet) -> Verdict {
     let worst = [Verdict::Pass, Verdict::Drop, Verdict::Reject];
     let worst = worst.into_iter().find(|verdict| others.contains(verdict));
     worst.unwrap_or(Verdict::Deliver(choices))
+}
+
+/// How many of the random choices lead to each endpoint. A rule chooses once, so all of them are equally likely.
+pub(crate) fn shares(state: &State, packet: &Packet) -> BTreeMap<SocketAddr, u32> {
+    let mut all = BTreeMap::new();
+    for (end, _) in World::of(state, packet).enter(packet) {
+        if let End::Dnat(to) = end {
+            *all.entry(to).or_default() += 1;
+        }
+    }
+    all
 }
 
 /// How a chain ends for a packet.
@@ -63,6 +67,7 @@ enum End {
 struct Machine {
     registers: [u8; 64],
     source: IpAddr,
+    source_port: u16,
     destination: IpAddr,
     port: u16,
     protocol: u8,
@@ -76,6 +81,7 @@ impl Machine {
         Machine {
             registers: [0; 64],
             source: packet.source.ip(),
+            source_port: packet.source.port(),
             destination: packet.destination.ip(),
             port: packet.destination.port(),
             protocol: packet.protocol.number(),
@@ -108,6 +114,7 @@ impl Machine {
             Field::Destination => address(self.destination),
             Field::Protocol => vec![self.protocol],
             Field::Port => self.port.to_be_bytes().to_vec(),
+            Field::SourcePort => self.source_port.to_be_bytes().to_vec(),
             Field::Interface => u32::from(self.interface.is_some()).to_ne_bytes().to_vec(),
             Field::InterfaceName => {
                 let mut name = self.interface.clone().unwrap_or_default().into_bytes();
@@ -146,7 +153,22 @@ struct World<'a> {
     table: &'a Table,
 }
 
-impl World<'_> {
+impl<'a> World<'a> {
+    fn of(state: &'a State, packet: &Packet) -> Self {
+        let family = Family::of(packet.destination.ip());
+        let table = state.table(family);
+        World { family, table }
+    }
+
+    /// Every way in which a packet can leave the first hook that it meets.
+    fn enter(&self, packet: &Packet) -> Vec<(End, Machine)> {
+        let entrance = match packet.interface {
+            None => BaseChain::Output,
+            Some(_) => BaseChain::Prerouting,
+        };
+        self.run(&ChainId::Base(entrance), Machine::of(packet))
+    }
+
     /// Whether postrouting rewrites the source of a packet that goes to `to`.
     fn masquerades(&self, mut machine: Machine, to: SocketAddr) -> bool {
         machine.destination = to.ip();
@@ -212,6 +234,7 @@ impl World<'_> {
         let matched = |yes: bool| if yes { Step::Next } else { Step::NoMatch };
         match expr {
             Expr::Load(field, reg) => machine.load(*field, *reg),
+            Expr::Value { into, bytes } => machine.put(*into, bytes),
             Expr::Bits { reg, mask, xor } => {
                 let value = machine.number(*reg) & mask ^ xor;
                 machine.put(*reg, &value.to_ne_bytes());
@@ -227,15 +250,23 @@ impl World<'_> {
                 Some(data) => machine.put(*into, &data),
                 None => return Step::NoMatch,
             },
-            Expr::Dispatch { key } => {
+            Expr::Dispatch { map, key } => {
                 let mut reader = self.reader(machine.from(*key));
-                let chain = reader.class().map(ChainId::Class);
+                let chain = match map {
+                    SetName::Turns => reader.turn().map(ChainId::Turn),
+                    _ => reader.class().map(ChainId::Class),
+                };
                 return match chain.filter(|chain| self.table.chains.contains_key(chain)) {
                     Some(chain) => Step::Goto(chain),
                     None => Step::NoMatch,
                 };
             }
             Expr::Random {
+                modulus,
+                offset,
+                into,
+            }
+            | Expr::Next {
                 modulus,
                 offset,
                 into,
@@ -246,6 +277,18 @@ impl World<'_> {
                     machine
                 };
                 return Step::Branch((*offset..offset + modulus).map(branch).collect());
+            }
+            Expr::Hash {
+                key,
+                length,
+                modulus,
+                offset,
+                into,
+            } => {
+                let bytes = machine.from(*key).get(..usize::from(*length));
+                let hash = jhash(bytes.unwrap_or_default(), CLIENT_SEED);
+                let number = offset + scale(hash, *modulus);
+                machine.put(*into, &number.to_ne_bytes());
             }
             Expr::Remember { .. } | Expr::Forget { .. } => {}
             Expr::SetMark(reg) => machine.mark = machine.number(*reg),

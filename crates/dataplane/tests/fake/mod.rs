@@ -134,8 +134,10 @@ impl FakeTable {
             }
         }
         for element in self.elements.values() {
-            if let Element::Class(_, class) = element {
-                all.insert(class.to_string());
+            match element {
+                Element::Class(_, class) => drop(all.insert(class.to_string())),
+                Element::Turn(turn) => drop(all.insert(turn.to_string())),
+                _ => {}
             }
         }
         all

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use portolan_model::{
-    Affinity, Endpoint, Family, Hints, LocalPods, NodeFacts, Packet, PortKey, Protocol,
+    Affinity, Balance, Endpoint, Family, Hints, LocalPods, NodeFacts, Packet, PortKey, Protocol,
     ServicePort, Snapshot, TrafficPolicy,
 };
 use proptest::collection::{btree_set, vec};
@@ -146,28 +146,33 @@ pub fn node() -> impl Strategy<Value = NodeFacts> {
 
 fn endpoint() -> impl Strategy<Value = Endpoint> {
     let hints = prop_oneof![3 => Just(vec![]), 1 => Just(vec!["a"]), 1 => Just(vec!["b", "n1"])];
+    let weight = prop_oneof![3 => Just(1), 1 => 0..5_u16];
     (
         select(ips(&ENDPOINT_IPS)),
         select(vec![8080, 8081]),
         any::<[bool; 3]>(),
         0..3u8,
         hints,
+        weight,
     )
-        .prop_map(|(ip, port, [local, serving, terminating], ready, hints)| {
-            let hints: Vec<Arc<str>> = hints.into_iter().map(Arc::from).collect();
-            let hints = Hints {
-                zones: hints.clone(),
-                nodes: hints,
-            };
-            Endpoint {
-                local,
-                ready: ready > 0,
-                serving,
-                terminating,
-                hints: Some(Arc::new(hints)),
-                ..Endpoint::ready(SocketAddr::new(ip, port))
-            }
-        })
+        .prop_map(
+            |(ip, port, [local, serving, terminating], ready, hints, weight)| {
+                let hints: Vec<Arc<str>> = hints.into_iter().map(Arc::from).collect();
+                let hints = Hints {
+                    zones: hints.clone(),
+                    nodes: hints,
+                };
+                Endpoint {
+                    local,
+                    ready: ready > 0,
+                    serving,
+                    terminating,
+                    weight,
+                    hints: Some(Arc::new(hints)),
+                    ..Endpoint::ready(SocketAddr::new(ip, port))
+                }
+            },
+        )
 }
 
 fn policy() -> impl Strategy<Value = TrafficPolicy> {
@@ -206,9 +211,12 @@ pub fn port() -> impl Strategy<Value = ServicePort> {
             timeout: Duration::from_secs(s)
         })),
     ];
-    let rest = (0..3i64, policy(), policy(), vec(endpoint(), 0..6), affinity);
+    let balance = prop_oneof![2 => Just(Balance::Random), 3 => select(&Balance::ALL[..])];
+    let choice = (affinity, balance);
+    let rest = (0..3i64, policy(), policy(), vec(endpoint(), 0..6), choice);
     (key(), addresses, ports, rest).prop_map(|(key, addresses, ports, rest)| {
-        let (created, internal_policy, external_policy, mut endpoints, affinity) = rest;
+        let (created, internal_policy, external_policy, mut endpoints, choice) = rest;
+        let (affinity, balance) = choice;
         endpoints.sort_by_key(|e| e.address);
         endpoints.dedup_by_key(|e| e.address);
         let mut cluster_ips: Vec<IpAddr> = Vec::new();
@@ -229,6 +237,7 @@ pub fn port() -> impl Strategy<Value = ServicePort> {
             node_port: ports.1.map(number),
             families: ports.2,
             affinity,
+            balance,
             internal_policy,
             external_policy,
             endpoints: endpoints.into(),
@@ -289,13 +298,17 @@ pub fn packet() -> impl Strategy<Value = Packet> {
         select(destinations),
         select(ports),
         interface,
+        1..u16::MAX,
     )
-        .prop_filter_map("one family", |(protocol, source, to, port, interface)| {
-            (source.is_ipv4() == to.is_ipv4()).then(|| Packet {
-                protocol,
-                source: SocketAddr::new(source, 40_000),
-                destination: SocketAddr::new(to, port),
-                interface: interface.map(Into::into),
-            })
-        })
+        .prop_filter_map(
+            "one family",
+            |(protocol, source, to, port, interface, source_port)| {
+                (source.is_ipv4() == to.is_ipv4()).then(|| Packet {
+                    protocol,
+                    source: SocketAddr::new(source, source_port),
+                    destination: SocketAddr::new(to, port),
+                    interface: interface.map(Into::into),
+                })
+            },
+        )
 }

@@ -258,10 +258,10 @@ fn write_element(out: &mut Writer, set: SetName, element: &Element) {
         match element.write_data(&mut data) {
             Data::None => {}
             Data::Bytes => out.nest(SET_ELEM_DATA, |out| out.raw(DATA_VALUE, &data)),
-            Data::Goto(class) => out.nest(SET_ELEM_DATA, |out| {
+            Data::Goto(chain) => out.nest(SET_ELEM_DATA, |out| {
                 out.nest(DATA_VERDICT, |out| {
                     out.number(VERDICT_CODE, VERDICT_GOTO as u32);
-                    out.text(VERDICT_CHAIN, &class.to_string());
+                    out.text(VERDICT_CHAIN, &chain.to_string());
                 });
             }),
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use portolan_dataplane::nftables::{
-    BaseChain, ChainId, Class, Element, Kind, Readback, SetName, TABLE as OUR_TABLE,
+    BaseChain, ChainId, Element, Kind, Readback, SetName, TABLE as OUR_TABLE,
 };
 use portolan_model::{ApplyError, Family};
 
@@ -223,13 +223,15 @@ fn element_of(family: Family, set: SetName, element: Attributes<'_>) -> Option<E
     let data = element.nested(SET_ELEM_DATA);
     let bytes = value(data).unwrap_or(&[]);
     let found = Element::read(family, set, key, end, bytes)?;
-    let leads_to = |class: &Class| {
+    let leads_to = |chain: ChainId| {
         let verdict = data?.nested(DATA_VERDICT)?;
         let goto = verdict.number(VERDICT_CODE)? as i32 == VERDICT_GOTO;
-        (goto && verdict.text(VERDICT_CHAIN)? == class.to_string()).then_some(())
+        (goto && verdict.text(VERDICT_CHAIN)? == chain.to_string()).then_some(())
     };
-    if let Element::Class(_, class) = &found {
-        leads_to(class)?;
+    match &found {
+        Element::Class(_, class) => leads_to(ChainId::Class(*class))?,
+        Element::Turn(turn) => leads_to(ChainId::Turn(*turn))?,
+        _ => {}
     }
     Some(found)
 }

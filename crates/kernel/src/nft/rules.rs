@@ -2,6 +2,7 @@
 
 use portolan_dataplane::nftables::{Expr, Field, Reg, Rejection, Rule};
 use portolan_model::Family;
+use portolan_model::balance::CLIENT_SEED;
 
 use super::numbers::*;
 use crate::nfnetlink::wire::{Writer, nfproto};
@@ -72,6 +73,10 @@ fn verdict(out: &mut Writer, code: i32, chain: Option<String>) {
 fn write_expr(out: &mut Writer, family: Family, what: &Expr) {
     match what {
         Expr::Load(field, to) => load(out, family, *field, *to),
+        Expr::Value { into, bytes } => expr(out, "immediate", |out| {
+            reg(out, 1, *into);
+            out.nest(2, |out| out.raw(DATA_VALUE, bytes));
+        }),
         Expr::Bits { reg: r, mask, xor } => expr(out, "bitwise", |out| {
             reg(out, 1, *r);
             reg(out, 2, *r);
@@ -100,8 +105,8 @@ fn write_expr(out: &mut Writer, family: Family, what: &Expr) {
             reg(out, 2, *key);
             reg(out, 3, *into);
         }),
-        Expr::Dispatch { key } => expr(out, "lookup", |out| {
-            out.text(1, portolan_dataplane::nftables::SetName::Classes.name());
+        Expr::Dispatch { map, key } => expr(out, "lookup", |out| {
+            out.text(1, map.name());
             reg(out, 2, *key);
             out.number(3, REG_VERDICT);
         }),
@@ -112,8 +117,33 @@ fn write_expr(out: &mut Writer, family: Family, what: &Expr) {
         } => expr(out, "numgen", |out| {
             reg(out, 1, *into);
             out.number(2, *modulus);
-            out.number(3, 1);
+            out.number(3, NUMGEN_RANDOM);
             out.number(4, *offset);
+        }),
+        Expr::Next {
+            modulus,
+            offset,
+            into,
+        } => expr(out, "numgen", |out| {
+            reg(out, 1, *into);
+            out.number(2, *modulus);
+            out.number(3, NUMGEN_INCREMENTAL);
+            out.number(4, *offset);
+        }),
+        Expr::Hash {
+            key,
+            length,
+            modulus,
+            offset,
+            into,
+        } => expr(out, "hash", |out| {
+            reg(out, 1, *key);
+            reg(out, 2, *into);
+            out.number(3, u32::from(*length));
+            out.number(4, *modulus);
+            out.number(5, CLIENT_SEED);
+            out.number(6, *offset);
+            out.number(7, HASH_JENKINS);
         }),
         Expr::Remember {
             key,
@@ -150,6 +180,9 @@ fn write_expr(out: &mut Writer, family: Family, what: &Expr) {
 }
 
 const META_MARK: u32 = 3;
+const NUMGEN_INCREMENTAL: u32 = 0;
+const NUMGEN_RANDOM: u32 = 1;
+const HASH_JENKINS: u32 = 0;
 
 /// Loads from the network header (base 1), the transport header (base 2), packet facts (meta) or conntrack.
 fn load(out: &mut Writer, family: Family, field: Field, to: Reg) {
@@ -166,6 +199,7 @@ fn load(out: &mut Writer, family: Family, field: Field, to: Reg) {
         (Field::Source, Family::V6) => return payload(1, 8, 16),
         (Field::Destination, Family::V4) => return payload(1, 16, 4),
         (Field::Destination, Family::V6) => return payload(1, 24, 16),
+        (Field::SourcePort, _) => return payload(2, 0, 2),
         (Field::Port, _) => return payload(2, 2, 2),
         (Field::Protocol, _) => ("meta", 16),
         (Field::Interface, _) => ("meta", 4),

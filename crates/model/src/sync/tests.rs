@@ -64,6 +64,10 @@ impl Backend for Plain {
     fn trace(&self, _: &Map, _: &Packet) -> Verdict {
         Verdict::Pass
     }
+
+    fn shares(&self, _: &Map, _: &Packet) -> BTreeMap<std::net::SocketAddr, u32> {
+        BTreeMap::new()
+    }
 }
 
 /// A target whose calls fail now and then, before or after they had their effect.

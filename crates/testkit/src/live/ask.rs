@@ -37,7 +37,7 @@ pub enum NoAnswer {
 /// Asks `to` once from `source` (`None`: the kernel chooses) in the namespace of the calling thread.
 pub fn ask(
     protocol: Protocol,
-    source: Option<IpAddr>,
+    source: Option<SocketAddr>,
     to: SocketAddr,
     patience: Duration,
 ) -> Result<Result<Answer, NoAnswer>, String> {
@@ -57,13 +57,15 @@ pub fn ask(
 
 fn exchange(
     protocol: Protocol,
-    source: Option<IpAddr>,
+    source: Option<SocketAddr>,
     to: SocketAddr,
     patience: Duration,
 ) -> io::Result<String> {
     let mut socket = open(protocol, to)?;
     if let Some(source) = source {
-        socket.bind(&SockAddr::from(SocketAddr::new(source, 0)))?;
+        // A flow of the same port may just have ended.
+        socket.set_reuse_address(source.port() != 0)?;
+        socket.bind(&SockAddr::from(source))?;
     }
     socket.connect_timeout(&SockAddr::from(to), patience)?;
     socket.set_read_timeout(Some(patience))?;

@@ -8,10 +8,10 @@ use portolan_kernel::Netns;
 use portolan_kernel::link::{Links, Route};
 use portolan_kernel::sysctl;
 use portolan_kernel::topology::Host;
-use portolan_model::{Family, Packet, Protocol, Verdict};
+use portolan_model::{Family, Protocol, Verdict};
 
 use super::ask::{self, Answer, NoAnswer, PATIENCE, SILENCE};
-use crate::scenario::Scenario;
+use crate::scenario::{Probe, Scenario};
 use crate::wait;
 use crate::world::{self, Home};
 
@@ -186,18 +186,22 @@ impl Network {
         host.run(work).map_err(|e| e.to_string())
     }
 
-    /// Makes up to `most` flows like `packet`, one after the other, while `go_on` says so of what became of the last.
+    /// Makes up to `most` flows like the packet of `probe`, one after the other, while `go_on` says so of what became of the last.
     pub fn ask(
         &self,
-        packet: &Packet,
-        expected: &Verdict,
+        probe: &Probe,
         most: usize,
         mut go_on: impl FnMut(&Result<Answer, NoAnswer>) -> bool + Send,
     ) -> Result<Vec<Result<Answer, NoAnswer>>, String> {
+        let packet = &probe.packet;
         let source = packet.source.ip();
         // A process of the node does what processes do: it leaves the choice of its source to the kernel.
-        let bound = (!self.is_node(source)).then_some(source);
-        let patience = match expected {
+        let bound = match (probe.fixed_port, self.is_node(source)) {
+            (true, _) => Some(packet.source),
+            (false, false) => Some(SocketAddr::new(source, 0)),
+            (false, true) => None,
+        };
+        let patience = match probe.verdict {
             Verdict::Drop => SILENCE,
             _ => PATIENCE,
         };

@@ -1,11 +1,11 @@
 //! The chain of one class: who may enter, who is masqueraded, which endpoint it goes to.
 
-use portolan_model::Origin;
+use portolan_model::{Balance, Origin};
 
 use super::super::class::{Class, List, Via, Way};
-use super::super::expr::{Expr, Field, Rule};
+use super::super::expr::{Expr, Field, Reg, Rule};
 use super::super::layout::SetName;
-use super::{Pods, Registers, SCRATCH, decoy, rejections, set_mark};
+use super::{Pods, Registers, SCRATCH, pick, rejections, set_mark};
 
 /// The chain of one class.
 pub(super) struct Chain<'a> {
@@ -137,7 +137,18 @@ impl Chain<'_> {
                     port: self.at.endpoint_port,
                 });
                 if self.class.affinity_s > 0 {
-                    self.remembered(condition, list, &goal, rules);
+                    self.known(condition, list, &goal, rules);
+                }
+                if self.class.balance == Balance::RoundRobin {
+                    let mark = match masquerade {
+                        true => &goal[..goal.len() - 1],
+                        false => &[],
+                    };
+                    let parts = [condition, mark, &self.identity(), &self.turn(list)];
+                    return rules.push(Rule(parts.concat()));
+                }
+                if self.class.affinity_s > 0 {
+                    self.new_client(condition, list, &goal, rules);
                 }
                 let parts = [condition, &self.identity(), &self.pick(list), &goal];
                 rules.push(Rule(parts.concat()));
@@ -170,50 +181,37 @@ impl Chain<'_> {
         all
     }
 
-    /// Chooses an endpoint of a list, each with the same chance.
+    /// Chooses an endpoint of a list.
     fn pick(&self, list: List) -> Vec<Expr> {
-        let at = &self.at;
-        let modulus = match list {
-            List::Main => self.class.main,
-            List::Other => self.class.other,
-        };
-        let random = Expr::Random {
-            modulus: modulus.into(),
-            offset: list.first_slot(),
-            into: at.last,
-        };
-        if self.class.affinity_s > 0 {
-            return [vec![random], self.found(SetName::StickyEndpoints)].concat();
-        }
-        let find = Expr::Find {
-            map: SetName::Endpoints,
-            key: at.destination,
-            into: at.endpoint,
-        };
-        vec![random, find]
+        let class = self.class;
+        let mut all = pick::slot(&self.at, class.balance, class.slots(list), list);
+        all.extend(pick::endpoint(&self.at, class.affinity_s > 0));
+        all
     }
 
-    /// Finds an endpoint in a map with a pad, in such a way that it can be part of keys after that.
-    fn found(&self, map: SetName) -> Vec<Expr> {
+    /// Goes to the counter of a list; the identity is loaded.
+    fn turn(&self, list: List) -> [Expr; 3] {
         let at = &self.at;
-        vec![
-            decoy(Field::Source, at.endpoint),
-            decoy(Field::Port, at.endpoint_port),
-            Expr::Find {
-                map,
-                key: at.destination,
-                into: at.pad,
-            },
-            Expr::Load(Field::Mark, at.pad),
+        let [number, affinity_s] = self.class.turn_numbers(list);
+        let value = |into, number: u32| Expr::Value {
+            into,
+            bytes: number.to_ne_bytes().to_vec(),
+        };
+        let dispatch = Expr::Dispatch {
+            map: SetName::Turns,
+            key: at.destination,
+        };
+        [
+            value(at.last, number),
+            value(Reg(at.last.0 + 1), affinity_s),
+            dispatch,
         ]
     }
 
-    /// Three rules for affinity: a known client whose endpoint is still there goes to it; if it is gone, the client is
-    /// forgotten; a client that is not known is balanced and remembered. (The rule after them serves when that fails.)
-    fn remembered(&self, condition: &[Expr], list: List, goal: &[Expr], rules: &mut Vec<Rule>) {
+    /// Two rules for clients that are remembered: whoever's endpoint is still there goes to it; if it is gone, the client
+    /// is forgotten.
+    fn known(&self, condition: &[Expr], list: List, goal: &[Expr], rules: &mut Vec<Rule>) {
         let at = &self.at;
-        let (key, data) = (at.destination, at.pad);
-        let timeout_s = self.class.affinity_s;
         let source = [Expr::Load(Field::Source, at.last)];
         let client = [condition, &self.identity(), &source].concat();
         let set = match list {
@@ -225,19 +223,31 @@ impl Chain<'_> {
             key: at.endpoint,
             negate: false,
         }];
-        let remember = [Expr::Remember {
-            key,
-            data,
-            timeout_s,
+        let known = pick::found(at, SetName::Affinity);
+        let forget = [Expr::Forget {
+            key: at.destination,
+            data: at.pad,
         }];
-        let known = self.found(SetName::Affinity);
-        let forget = [Expr::Forget { key, data }];
-        let pick = self.pick(list);
-        let new = [condition, &self.identity(), &pick, &source].concat();
         rules.push(Rule(
-            [&client, &known, &there[..], &remember, goal].concat(),
+            [&client, &known, &there[..], &self.remember(), goal].concat(),
         ));
         rules.push(Rule([&client, &known, &forget[..]].concat()));
-        rules.push(Rule([&new, &remember[..], goal].concat()));
+    }
+
+    /// A client that is not known is balanced and remembered. (The rule after this serves when the memory is full.)
+    fn new_client(&self, condition: &[Expr], list: List, goal: &[Expr], rules: &mut Vec<Rule>) {
+        let source = [Expr::Load(Field::Source, self.at.last)];
+        let (identity, pick) = (self.identity(), self.pick(list));
+        rules.push(Rule(
+            [condition, &identity, &pick, &source, &self.remember(), goal].concat(),
+        ));
+    }
+
+    fn remember(&self) -> [Expr; 1] {
+        [Expr::Remember {
+            key: self.at.destination,
+            data: self.at.pad,
+            timeout_s: self.class.affinity_s,
+        }]
     }
 }

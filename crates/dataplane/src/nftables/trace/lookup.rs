@@ -33,7 +33,7 @@ impl World<'_> {
                 let index = (slot - list.first_slot()) as usize;
                 let sticky = set == SetName::StickyEndpoints;
                 let backing = table.backings.get(&id).filter(|b| b.remembers == sticky)?;
-                let to = *backing.list(list).get(index)?;
+                let to = backing.slot(list, index)?;
                 match sticky {
                     false => Element::Endpoint(id, slot, to),
                     true => Element::StickyEndpoint(id, slot, to),
@@ -71,7 +71,7 @@ impl World<'_> {
                 return ranges.keys().any(|r| r.contains(&ip)).then(Vec::new);
             }
             // The memory is empty for the first packet of a client; classes are looked up by `Dispatch`.
-            SetName::Affinity | SetName::Classes => return None,
+            SetName::Affinity | SetName::Classes | SetName::Turns => return None,
         };
         let mut data = Vec::new();
         element.write_data(&mut data);
