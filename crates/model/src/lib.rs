@@ -23,6 +23,7 @@ mod problem;
 pub mod reset;
 mod route;
 mod service;
+pub mod slow_start;
 mod snapshot;
 mod stale;
 pub mod sweep;
@@ -39,6 +40,7 @@ pub use problem::Problem;
 pub use service::{
     Affinity, Endpoint, Frontend, FrontendKind, Hints, Listener, Place, ServicePort, TrafficPolicy,
 };
+pub use slow_start::SlowStart;
 pub use snapshot::Snapshot;
 pub use stale::{Flow, Sweep};
 pub use sweep::Sweeper;

@@ -181,6 +181,9 @@ pub struct ServicePort {
     pub affinity: Option<Affinity>,
     /// Annotation `portolan.dev/balance`.
     pub balance: Balance,
+    /// Annotation `portolan.dev/slow-start`, in seconds: how long an endpoint that comes into rotation takes to get its
+    /// full share.
+    pub slow_start: Option<NonZeroU16>,
     /// `spec.internalTrafficPolicy`.
     pub internal_policy: TrafficPolicy,
     /// `spec.externalTrafficPolicy`.
@@ -208,6 +211,7 @@ impl ServicePort {
             source_ranges: Vec::new(),
             affinity: None,
             balance: Balance::Random,
+            slow_start: None,
             internal_policy: TrafficPolicy::Cluster,
             external_policy: TrafficPolicy::Cluster,
             health_check_node_port: None,

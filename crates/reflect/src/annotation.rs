@@ -2,15 +2,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::num::NonZeroU16;
 
 use portolan_k8s::ObjectMeta;
 use portolan_model::Balance;
 use portolan_model::balance::WEIGHT_MAX;
+use portolan_model::slow_start::SECONDS;
 
 use crate::address::parse_ip;
 
 /// On a Service: how it chooses among its endpoints.
 pub(crate) const BALANCE: &str = "portolan.dev/balance";
+
+/// On a Service: how long a new endpoint takes to get its full share.
+pub(crate) const SLOW_START: &str = "portolan.dev/slow-start";
 
 /// On an EndpointSlice: how much its endpoints weigh.
 pub(crate) const WEIGHTS: &str = "portolan.dev/weights";
@@ -31,6 +36,24 @@ pub(crate) fn balance(metadata: &ObjectMeta) -> Result<Balance, String> {
         let known = Balance::ALL.map(Balance::as_str).join(", ");
         format!("annotation {BALANCE}: {text:?} is none of {known}; random is used.")
     })
+}
+
+/// The seconds in which a new endpoint gets its full share; what is wrong with the annotation, as a whole sentence.
+pub(crate) fn slow_start(metadata: &ObjectMeta) -> Result<Option<NonZeroU16>, String> {
+    let Some(text) = text(metadata, SLOW_START) else {
+        return Ok(None);
+    };
+    let (number, unit) = match text.strip_suffix('m') {
+        Some(number) => (number, 60),
+        None => (text.strip_suffix('s').unwrap_or_default(), 1),
+    };
+    let seconds = number.parse().ok().and_then(|n: u16| n.checked_mul(unit));
+    match seconds.filter(|seconds| SECONDS.contains(seconds)) {
+        Some(seconds) => Ok(NonZeroU16::new(seconds)),
+        None => Err(format!(
+            "annotation {SLOW_START}: {text:?} is no time from 1s to 60m such as 30s or 5m; there is no slow start."
+        )),
+    }
 }
 
 /// The weights of a slice's endpoints by address, and what is wrong with the annotation, as a whole sentence:
@@ -108,6 +131,23 @@ mod tests {
         assert!(
             wrong.contains("\"least-conn\" is none of random, round-robin, source-hash, maglev")
         );
+    }
+
+    #[test]
+    fn a_slow_start_is_a_time() {
+        let read = |value: &str| slow_start(&with(SLOW_START, value));
+        let seconds = |n| Ok(NonZeroU16::new(n));
+        assert_eq!(slow_start(&ObjectMeta::default()), Ok(None));
+        assert_eq!(read("1s"), seconds(1));
+        assert_eq!(read(" 90s "), seconds(90));
+        assert_eq!(read("3600s"), seconds(3600));
+        assert_eq!(read("60m"), seconds(3600));
+        for wrong in [
+            "", "30", "0s", "-1s", "3601s", "61m", "1h", "s", "1093m", "1.5s",
+        ] {
+            let problem = read(wrong).unwrap_err();
+            assert!(problem.contains("is no time from 1s to 60m"), "{problem}");
+        }
     }
 
     #[test]

@@ -76,6 +76,7 @@ impl Reader<'_> {
             source_ranges: self.source_ranges(&owned(&spec.load_balancer_source_ranges)),
             affinity: affinity(spec),
             balance: self.balance(service),
+            slow_start: self.slow_start(service),
             internal_policy: policy(&spec.internal_traffic_policy),
             external_policy: policy(&spec.external_traffic_policy),
             health_check_node_port: spec.health_check_node_port.and_then(port_number),
@@ -185,6 +186,13 @@ impl Reader<'_> {
         annotation::balance(&service.metadata).unwrap_or_else(|message| {
             self.wrong("InvalidAnnotation", message);
             Balance::default()
+        })
+    }
+
+    fn slow_start(&mut self, service: &wire::Service) -> Option<NonZeroU16> {
+        annotation::slow_start(&service.metadata).unwrap_or_else(|message| {
+            self.wrong("InvalidAnnotation", message);
+            None
         })
     }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use portolan_dataplane::nftables::Nftables;
 use portolan_kernel::nft::NftTarget;
 use portolan_model::sync::{Outcome, Pace, Sync};
-use portolan_model::{Problem, Snapshot};
+use portolan_model::{Problem, SlowStart, Snapshot};
 use portolan_reflect::{Problems, Reflection};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
@@ -35,14 +35,21 @@ impl Loop {
     pub(super) fn run(mut self, pace: Pace, runtime: &Handle) {
         let start = Instant::now();
         let mut sync = Sync::new(Nftables, pace);
+        let mut slow = SlowStart::default();
         // A Snapshot may be there already.
         self.reflections.mark_changed();
         loop {
-            let due = [sync.due(), self.flows.due()].into_iter().flatten().min();
+            let due = [sync.due(), slow.due(), self.flows.due()]
+                .into_iter()
+                .flatten()
+                .min();
             match runtime.block_on(self.wait(due.map(|due| due.saturating_sub(start.elapsed())))) {
                 Wake::Ended => return,
                 Wake::Due => {}
-                Wake::News => self.take(&mut sync),
+                Wake::News => self.take(start.elapsed(), &mut slow, &mut sync),
+            }
+            if slow.step(start.elapsed()) {
+                sync.on_snapshot(slow.snapshot().clone());
             }
             let began = Instant::now();
             let outcome = sync.step(start.elapsed(), &mut self.target);
@@ -76,11 +83,12 @@ impl Loop {
         }
     }
 
-    fn take(&mut self, sync: &mut Sync<Nftables>) {
+    fn take(&mut self, now: Duration, slow: &mut SlowStart, sync: &mut Sync<Nftables>) {
         let Some(reflection) = self.reflections.borrow_and_update().clone() else {
             return;
         };
-        sync.on_snapshot((*reflection.snapshot).clone());
+        slow.on_snapshot(now, (*reflection.snapshot).clone());
+        sync.on_snapshot(slow.snapshot().clone());
         // What finds no room now is told with the next Reflection.
         if self.tell(reflection.problems.since(&self.told)) {
             self.told = reflection.problems.clone();
