@@ -13,6 +13,7 @@
 
 mod backend;
 pub mod balance;
+pub mod checks;
 mod decide;
 pub mod hash;
 mod name;

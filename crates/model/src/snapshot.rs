@@ -9,7 +9,7 @@ use std::sync::Arc;
 use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
 
-use crate::name::{PortKey, Protocol};
+use crate::name::{PortKey, Protocol, ServiceName};
 use crate::node::NodeFacts;
 use crate::problem::Problem;
 use crate::service::{Frontend, Place, ServicePort};
@@ -80,6 +80,20 @@ impl Snapshot {
     /// The port with this key.
     pub fn port(&self, key: &PortKey) -> Option<&Arc<ServicePort>> {
         self.ports.get(key)
+    }
+
+    /// The ports of one Service, in the order of their keys. Costs O(log n) and what they are.
+    pub fn ports_of<'a>(
+        &'a self,
+        service: &'a ServiceName,
+    ) -> impl Iterator<Item = &'a Arc<ServicePort>> {
+        let first = PortKey {
+            service: service.clone(),
+            port: "".into(),
+            protocol: Protocol::Tcp,
+        };
+        let from = self.ports.range(first..).map(|(_, port)| port);
+        from.take_while(move |port| port.key.service == *service)
     }
 
     /// How many ports there are.

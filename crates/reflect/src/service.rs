@@ -79,7 +79,7 @@ impl Reader<'_> {
             slow_start: self.slow_start(service),
             internal_policy: policy(&spec.internal_traffic_policy),
             external_policy: policy(&spec.external_traffic_policy),
-            health_check_node_port: spec.health_check_node_port.and_then(port_number),
+            health_check_node_port: health_check_node_port(spec),
             families,
             ..ServicePort::new(
                 PortKey::new("", "", "", portolan_model::Protocol::Tcp),
@@ -261,6 +261,15 @@ fn policy(text: &Option<String>) -> TrafficPolicy {
         Some("Local") => TrafficPolicy::Local,
         _ => TrafficPolicy::Cluster,
     }
+}
+
+/// Only a LoadBalancer Service with externalTrafficPolicy Local has one (kube-proxy).
+fn health_check_node_port(spec: &wire::ServiceSpec) -> Option<NonZeroU16> {
+    let wanted = spec.r#type.as_deref() == Some("LoadBalancer")
+        && policy(&spec.external_traffic_policy) == TrafficPolicy::Local;
+    spec.health_check_node_port
+        .filter(|_| wanted)
+        .and_then(port_number)
 }
 
 fn port_number(number: i64) -> Option<NonZeroU16> {
