@@ -4,10 +4,11 @@
 //!   reflect::run ──Reflection──▶ sync thread: model::sync ──▶ nf_tables of this network namespace,
 //!                                   │                              then its conntrack (flows, resets)
 //!                                   │ outcomes
-//!                                   ├──▶ metrics, /healthz
+//!                                   ├──▶ metrics, /healthz, healthCheckNodePorts
 //!                                   └──▶ Problems: log lines and Events on the Services
 //! ```
 
+mod checks;
 mod flags;
 mod flows;
 mod health;
@@ -116,6 +117,8 @@ pub async fn serve(options: ProxyOptions) -> anyhow::Result<()> {
     });
     let handle = tokio::runtime::Handle::current();
     let (standing_in, standing) = watch::channel(None);
+    let checks = checks::Servers::new(Arc::clone(&telemetry));
+    tasks.spawn(checks.follow(standing.clone(), problems_in.clone(), checks::RETRY));
     if options.reset_gone_connections {
         let worker = resets::Worker::open(standing, Arc::clone(&telemetry))?;
         let handle = handle.clone();

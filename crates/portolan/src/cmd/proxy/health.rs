@@ -33,6 +33,15 @@ pub(super) async fn listen(address: SocketAddr) -> std::io::Result<TcpListener> 
 /// Answers for ever.
 pub(super) async fn serve(listener: TcpListener, telemetry: Arc<Telemetry>) -> anyhow::Result<()> {
     let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    accept(listener, room, move |path| answer(path, &telemetry)).await
+}
+
+/// Answers with what `answer` says to a path, as many connections at a time as there is `room`.
+pub(super) async fn accept(
+    listener: TcpListener,
+    room: Arc<Semaphore>,
+    answer: impl Fn(&str) -> Response<Full<Bytes>> + Clone + Send + Sync + 'static,
+) -> anyhow::Result<()> {
     let mut connections = JoinSet::new();
     loop {
         let place = Arc::clone(&room).acquire_owned().await?;
@@ -46,17 +55,18 @@ pub(super) async fn serve(listener: TcpListener, telemetry: Arc<Telemetry>) -> a
                 continue;
             }
         };
-        let telemetry = Arc::clone(&telemetry);
+        let answer = answer.clone();
         connections.spawn(async move {
             let _place = place;
             let answer = service_fn(|request: Request<Incoming>| {
-                let response = answer(request.uri().path(), &telemetry);
+                let response = answer(request.uri().path());
                 async move { Ok::<_, Infallible>(response) }
             });
             let mut server = http1::Builder::new();
             server
                 .timer(TokioTimer::new())
-                .header_read_timeout(HEADER_TIMEOUT);
+                .header_read_timeout(HEADER_TIMEOUT)
+                .title_case_headers(true);
             // A client that goes away early is no news.
             let _ = server.serve_connection(TokioIo::new(stream), answer).await;
         });
@@ -109,7 +119,7 @@ fn health(telemetry: &Telemetry, with_node: bool) -> Response<Full<Bytes>> {
     reply(status, "application/json", body.to_string())
 }
 
-fn reply(status: StatusCode, kind: &'static str, body: String) -> Response<Full<Bytes>> {
+pub(super) fn reply(status: StatusCode, kind: &'static str, body: String) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::from(body));
     *response.status_mut() = status;
     let headers = response.headers_mut();
