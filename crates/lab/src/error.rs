@@ -28,12 +28,12 @@ pub enum Error {
         source: io::Error,
     },
     /// The API refused or could not be reached.
-    #[error("{what}: {source}")]
+    #[error("{what}: {}", told(error))]
     Api {
         /// What was asked.
         what: String,
         /// Why it failed.
-        source: Box<kube::Error>,
+        error: Box<kube::Error>,
     },
     /// The kubeconfig that the API server wrote can't be used.
     #[error(transparent)]
@@ -65,10 +65,38 @@ impl Error {
     }
 
     /// A failed request to the API.
-    pub fn api(what: impl Into<String>, source: kube::Error) -> Error {
+    pub fn api(what: impl Into<String>, error: kube::Error) -> Error {
         Error::Api {
             what: what.into(),
-            source: Box::new(source),
+            error: Box::new(error),
         }
+    }
+}
+
+/// What the API server says; of an answer with a Status its message, which is a sentence for people.
+fn told(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) if !status.message.is_empty() => status.message.clone(),
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_of_the_api_is_told_in_its_own_words() {
+        let message = "pods \"client\" not found";
+        let status = kube::core::Status::failure(message, "NotFound").with_code(404);
+        let error = Error::api("get the pod shop/client", kube::Error::Api(status.boxed()));
+        assert_eq!(
+            error.to_string(),
+            format!("get the pod shop/client: {message}")
+        );
+        assert!(
+            std::error::Error::source(&error).is_none(),
+            "nothing is told twice"
+        );
     }
 }

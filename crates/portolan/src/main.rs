@@ -37,8 +37,32 @@ fn main() -> std::process::ExitCode {
     match result {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("portolan: {error:#}");
+            eprintln!("portolan: {}", words(&error));
             std::process::ExitCode::FAILURE
         }
+    }
+}
+
+/// The whole chain of causes, without those that the error before has told already.
+fn words(error: &anyhow::Error) -> String {
+    let mut words = String::new();
+    for cause in error.chain().map(|cause| cause.to_string()) {
+        if words.is_empty() {
+            words = cause;
+        } else if !words.ends_with(&cause) {
+            words = format!("{words}: {cause}");
+        }
+    }
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_cause_is_told_once() {
+        let error = anyhow::anyhow!("no such file")
+            .context("read a: no such file")
+            .context("cannot start");
+        assert_eq!(super::words(&error), "cannot start: read a: no such file");
     }
 }

@@ -120,7 +120,7 @@ impl Worker {
         }
         let decision = self.decide(now);
         match self.report(&decision, now).await {
-            Err(Error::Api { source, .. }) if is_gone(&source) => Ok(()),
+            Err(Error::Api { error, .. }) if is_gone(&error) => Ok(()),
             other => other,
         }
     }
@@ -187,7 +187,7 @@ impl Worker {
             ..DeleteParams::default()
         };
         match bounded("delete a pod", api.delete(self.name(), &params)).await {
-            Err(Error::Api { source, .. }) if is_gone(&source) => Ok(()),
+            Err(Error::Api { error, .. }) if is_gone(&error) => Ok(()),
             other => other.map(drop),
         }
     }
