@@ -97,8 +97,14 @@ fn plan() -> impl Strategy<Value = Plan> {
             external,
             ranges: ranges.filter(|_| kind == "LoadBalancer"),
             sticky,
-            // What a client did before decides with affinity, and probes of hashed ports are of single flows.
+            // What a client did before decides with affinity, also at another address of the Service with another
+            // policy, and probes of hashed ports are of single flows.
             balance: match balance {
+                Balance::Maglev | Balance::SourceHash
+                    if sticky && (internal_local || external_local) =>
+                {
+                    Balance::Random
+                }
                 Balance::Maglev if sticky => Balance::SourceHash,
                 other => other,
             },
