@@ -28,8 +28,8 @@ use servers::Servers;
 /// How a scenario went on the real kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// Everything was as expected.
-    Passed,
+    /// Everything was as expected, in so many flows.
+    Passed(usize),
     /// What was not.
     Failed(Vec<String>),
     /// This kernel cannot do it, and why.
@@ -49,7 +49,7 @@ where
     if uses(scenario, Protocol::Sctp) && !ask::has_sctp() {
         return Outcome::Skipped("this kernel has no SCTP".to_owned());
     }
-    let run = || -> Result<Vec<String>, String> {
+    let run = || -> Result<(usize, Vec<String>), String> {
         let listeners = listeners(scenario);
         let network = Network::build(scenario, &listeners)?;
         let servers = Servers::start(&network, &listeners)?;
@@ -59,24 +59,24 @@ where
             cluster: Cluster::new(&scenario.node),
             standing: None,
         };
-        let mut wrong = Vec::new();
+        let (mut flows, mut wrong) = (0, Vec::new());
         for step in &scenario.steps {
             node.take(step)?;
             for probe in &step.probes {
-                wrong.extend(judge(probe, &network)?.into_iter().map(
-                    |words| match step.say.as_str() {
-                        "" => format!("{probe}: {words}"),
-                        say => format!("({say}) {probe}: {words}"),
-                    },
-                ));
+                let (made, found) = judge(probe, &network)?;
+                flows += made;
+                wrong.extend(found.into_iter().map(|words| match step.say.as_str() {
+                    "" => format!("{probe}: {words}"),
+                    say => format!("({say}) {probe}: {words}"),
+                }));
             }
         }
         drop(servers);
-        Ok(wrong)
+        Ok((flows, wrong))
     };
     match run() {
-        Ok(wrong) if wrong.is_empty() => Outcome::Passed,
-        Ok(wrong) => Outcome::Failed(wrong),
+        Ok((flows, wrong)) if wrong.is_empty() => Outcome::Passed(flows),
+        Ok((_, wrong)) => Outcome::Failed(wrong),
         Err(words) => Outcome::Failed(vec![words]),
     }
 }
@@ -166,8 +166,8 @@ const FLOWS_FOR_SHARES: usize = 400;
 /// So many standard deviations off is not by chance: that happens once in ten thousand million runs.
 const DEVIATIONS_MAX: f64 = 6.5;
 
-/// Makes the flows of one probe and says what was not as expected.
-fn judge(probe: &Probe, network: &Network) -> Result<Vec<String>, String> {
+/// Makes the flows of one probe; says how many they were, and what was not as expected.
+fn judge(probe: &Probe, network: &Network) -> Result<(usize, Vec<String>), String> {
     let most = match &probe.verdict {
         _ if probe.fixed_port => 1,
         Verdict::Deliver(_) if probe.sticks => 2 * FLOWS_MIN,
@@ -209,7 +209,7 @@ fn judge(probe: &Probe, network: &Network) -> Result<Vec<String>, String> {
             flows.len()
         ));
     }
-    Ok(wrong)
+    Ok((flows.len(), wrong))
 }
 
 /// How many flows make one round.

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use crate::cluster::Cluster;
 use crate::scenario::{Probe, Scenario, Step};
 use crate::world;
-use portolan_model::{Balance, Family, Frontend, Listener, LocalPods, Protocol};
+use portolan_model::{Balance, Family, Listener, LocalPods, NodeFacts, Protocol};
 
 /// Largest cluster: enough for every pair of features to meet, small enough to read.
 const SERVICES_MAX: usize = 4;
@@ -53,9 +53,10 @@ const HINTS: [&str; 4] = [
     r#"{"forZones": [{"name": "west"}], "forNodes": [{"name": "n1"}]}"#,
 ];
 
-const SENDERS: [[&str; 2]; 5] = [
+const SENDERS: [[&str; 2]; 6] = [
     ["pod", "pod"],
     ["host", "host"],
+    ["node", "node"],
     ["outside", "outside"],
     ["10.1.0.10", "fd00:10:1::10"],
     ["203.0.113.130", "2001:db8:113::130"],
@@ -120,21 +121,46 @@ fn plan() -> impl Strategy<Value = Plan> {
 /// Source port of the first packet of each step; the others follow, so that no two have the same.
 const FIRST_PORT: u16 = 20_000;
 
+/// Facts about the node: now and then one differs from what most nodes have.
+fn facts() -> impl Strategy<Value = NodeFacts> {
+    let pods = prop_oneof![
+        7 => Just(world::node().local_pods),
+        1 => Just(LocalPods::Unknown),
+        1 => Just(LocalPods::Interface("fabric".into())),
+        1 => Just(LocalPods::InterfacePrefix("pod".into())),
+    ];
+    let answers_in = prop::option::weighted(0.2, select(Family::ALL.to_vec()));
+    (any::<bool>(), prop::bool::weighted(0.1), pods, answers_in).prop_map(
+        |(zone, masquerade_all, local_pods, answers_in)| {
+            let mut facts = world::node();
+            facts.zone = zone.then(|| "east".into());
+            facts.masquerade_all = masquerade_all;
+            facts.local_pods = local_pods;
+            let answers = |ip: &IpAddr| answers_in.is_none_or(|family| Family::of(*ip) == family);
+            facts.node_port_addresses.retain(answers);
+            facts
+        },
+    )
+}
+
+/// How far beside a frontend a packet goes.
+#[derive(Clone, Copy, Debug)]
+enum Beside {
+    No,
+    /// To the next port.
+    Port,
+    /// To an address of the Service range that nobody has.
+    Address,
+}
+
 /// Random scenarios with up to `steps_max` steps.
 pub fn scenario(steps_max: usize) -> impl Strategy<Value = Scenario> {
-    let node = (
-        any::<bool>(),
-        prop::bool::weighted(0.1),
-        prop::bool::weighted(0.1),
-    );
-    let packets = vec(
-        (
-            select(&SENDERS[..]),
-            any::<Index>(),
-            prop::bool::weighted(0.1),
-        ),
-        4..10,
-    );
+    let beside = prop_oneof![
+        8 => Just(Beside::No),
+        1 => Just(Beside::Port),
+        1 => Just(Beside::Address),
+    ];
+    let packets = vec((select(&SENDERS[..]), any::<Index>(), beside), 4..10);
     let silent = (0..PLACES, select(&Family::ALL[..]), 0..2_usize);
     let steps = vec(
         (
@@ -144,13 +170,7 @@ pub fn scenario(steps_max: usize) -> impl Strategy<Value = Scenario> {
         ),
         1..=steps_max,
     );
-    (node, steps).prop_map(|((zone, all, unknown), steps)| {
-        let mut facts = world::node();
-        facts.zone = zone.then(|| "east".into());
-        facts.masquerade_all = all;
-        if unknown {
-            facts.local_pods = LocalPods::Unknown;
-        }
+    (facts(), steps).prop_map(|(facts, steps)| {
         let mut scenario = Scenario {
             name: "random".to_owned(),
             about: "A random cluster.".to_owned(),
@@ -180,13 +200,13 @@ pub fn scenario(steps_max: usize) -> impl Strategy<Value = Scenario> {
     })
 }
 
-/// The random scenario of one step that belongs to `seed`.
-pub fn seeded(seed: u64) -> Scenario {
+/// The random scenario with up to `steps_max` steps that belongs to `seed`.
+pub fn seeded(seed: u64, steps_max: usize) -> Scenario {
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
     let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
     let mut runner = TestRunner::new_with_rng(Config::default(), rng);
-    let tree = scenario(1).new_tree(&mut runner);
+    let tree = scenario(steps_max).new_tree(&mut runner);
     tree.expect("invariant: no strategy here rejects").current()
 }
 
@@ -321,7 +341,7 @@ fn probe(
     cluster: &Cluster,
     from: &[&str; 2],
     at: &Index,
-    beside: bool,
+    beside: Beside,
     source_port: u16,
 ) -> Option<Probe> {
     use portolan_model::Place;
@@ -331,14 +351,16 @@ fn probe(
         return None;
     }
     let (frontend, _) = at.get(&frontends);
-    let address = match frontend.place {
-        Place::Address(address) => address,
-        Place::NodePort(family) => world::node_address(family, 1),
+    let family = frontend.place.family();
+    let address = match (beside, frontend.place) {
+        (Beside::Address, _) => world::unallocated(family),
+        (_, Place::Address(address)) => address,
+        (_, Place::NodePort(family)) => world::node_address(family, 1),
     };
-    // A port beside one can be another Service's.
-    let port = frontend.port.saturating_add(u16::from(beside));
-    let frontend = Frontend { port, ..*frontend };
-    let family = Family::of(address);
+    let port = match beside {
+        Beside::Port => frontend.port.saturating_add(1),
+        _ => frontend.port,
+    };
     let mut packet = world::packet(
         from[family as usize],
         family,
@@ -347,7 +369,10 @@ fn probe(
     )
     .ok()?;
     packet.source.set_port(source_port);
-    let owner = snapshot.owner(&frontend);
+    // Beside a frontend can be another Service.
+    let owner = snapshot
+        .frontend(frontend.protocol, packet.destination)
+        .and_then(|frontend| snapshot.owner(&frontend));
     let balance = owner.map_or(Balance::Random, |owner| owner.balance);
     // The kernel would choose another address of the node, and another port.
     let fixed_port = match balance {
@@ -376,7 +401,7 @@ mod tests {
     fn every_verdict_is_frequent() {
         let mut counts = [0; 4];
         for seed in 0..200 {
-            for probe in &seeded(seed).steps[0].probes {
+            for probe in &seeded(seed, 1).steps[0].probes {
                 counts[match probe.verdict {
                     Verdict::Deliver(_) => 0,
                     Verdict::Reject => 1,

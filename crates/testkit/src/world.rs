@@ -78,6 +78,14 @@ pub fn gateway(family: Family) -> IpAddr {
     }
 }
 
+/// An address of the Service range that no scenario gives to a Service.
+pub fn unallocated(family: Family) -> IpAddr {
+    match family {
+        Family::V4 => Ipv4Addr::new(172, 30, 9, 99).into(),
+        Family::V6 => Ipv6Addr::new(0xfd00, 0x172, 0x30, 0, 0, 0, 0, 0x9999).into(),
+    }
+}
+
 /// The first packet of a flow of the sender `from`: `pod`, `host`, `node`, `outside`, or an address of the plan;
 /// `host as ADDRESS` is a process of the node with another source address.
 pub fn packet(

@@ -16,8 +16,17 @@ use portolan_testkit::{Scenario, random};
 /// Scenarios that run at once: most of their time they wait for links and for silence.
 const AT_ONCE: usize = 8;
 
-/// Random clusters that run besides the scenario files.
-const RANDOM_SCENARIOS: u64 = 24;
+/// Flows that random clusters make besides those of the scenario files, at least.
+const RANDOM_FLOWS_MIN: usize = 2_000;
+
+/// Random clusters that run together before their flows are counted.
+const RANDOM_BATCH: u64 = 16;
+
+/// Random clusters at most: one makes some hundred flows, so that twenty suffice; more means that they make too few.
+const RANDOM_CLUSTERS_MAX: u64 = 160;
+
+/// Changes of a random cluster, each of which reaches the kernel as an update.
+const RANDOM_STEPS_MAX: usize = 2;
 
 /// Skips that are no failure under CI=true, because CI's kernel is known to lack this.
 const CI_LACKS: [&str; 1] = ["this kernel has no SCTP"];
@@ -38,17 +47,18 @@ fn main() -> io::Result<ExitCode> {
         }
         return Ok(ExitCode::SUCCESS);
     }
-    if wanted.is_empty() {
-        scenarios.extend(random_ones());
-    }
     enter_new(Kinds::CLONE_NEWNET | Kinds::CLONE_NEWNS).map_err(io::Error::other)?;
     let begun = Instant::now();
     let blind = notices_what_is_wrong();
-    let outcomes = run_all(&scenarios);
+    let mut outcomes = run_all(&scenarios);
+    let mut random = None;
+    if wanted.is_empty() {
+        random = Some(run_random(&mut scenarios, &mut outcomes)?);
+    }
     let mut counts = [0; 3];
     for (scenario, outcome) in scenarios.iter().zip(&outcomes) {
         let place = match outcome {
-            Outcome::Passed => 0,
+            Outcome::Passed(_) => 0,
             Outcome::Failed(_) => 1,
             Outcome::Skipped(why)
                 if std::env::var_os("CI").is_some() && !CI_LACKS.contains(&why.as_str()) =>
@@ -63,6 +73,16 @@ fn main() -> io::Result<ExitCode> {
     counts[usize::from(blind.is_some())] += 1;
     if let Some(words) = blind {
         writeln!(io::stdout(), "FAILED  the proof itself: {words}")?;
+    }
+    if let Some(random) = random {
+        writeln!(
+            io::stdout(),
+            "\nrandom on the kernel: {} flows, {} differences",
+            random.flows,
+            random.differences
+        )?;
+        // Fewer are a proof that did not take place.
+        counts[usize::from(random.flows < RANDOM_FLOWS_MIN)] += 1;
     }
     let [passed, failed, skipped] = counts;
     writeln!(
@@ -82,19 +102,47 @@ fn main() -> io::Result<ExitCode> {
     })
 }
 
-/// Random clusters of one step; their seed is `PORTOLAN_SEED`, or a new one for each run, and a part of their name.
-fn random_ones() -> Vec<Scenario> {
+/// What random clusters have shown.
+struct Random {
+    flows: usize,
+    differences: usize,
+}
+
+/// Runs random clusters until they have made flows enough, and adds them to the others.
+/// The seed of the first is `PORTOLAN_SEED`, or a new one for each run; it is a part of their names.
+fn run_random(scenarios: &mut Vec<Scenario>, outcomes: &mut Vec<Outcome>) -> io::Result<Random> {
     let given = std::env::var("PORTOLAN_SEED")
         .ok()
         .and_then(|text| text.parse().ok());
     let first = given.unwrap_or_else(|| fastrand::u64(..u64::MAX / 2));
-    (0..RANDOM_SCENARIOS)
-        .map(|index| {
-            let mut scenario = random::seeded(first + index);
-            scenario.name = format!("random with PORTOLAN_SEED={}", first + index);
-            scenario
-        })
-        .collect()
+    writeln!(io::stdout(), "random clusters from PORTOLAN_SEED={first}")?;
+    let mut random = Random {
+        flows: 0,
+        differences: 0,
+    };
+    for begin in (first..first + RANDOM_CLUSTERS_MAX).step_by(RANDOM_BATCH as usize) {
+        let seeds = begin..begin + RANDOM_BATCH;
+        let batch: Vec<Scenario> = seeds
+            .map(|seed| Scenario {
+                name: format!("random with PORTOLAN_SEED={seed}"),
+                ..random::seeded(seed, RANDOM_STEPS_MAX)
+            })
+            .collect();
+        let found = run_all(&batch);
+        for outcome in &found {
+            match outcome {
+                Outcome::Passed(flows) => random.flows += flows,
+                Outcome::Failed(words) => random.differences += words.len(),
+                Outcome::Skipped(_) => {}
+            }
+        }
+        scenarios.extend(batch);
+        outcomes.extend(found);
+        if random.flows >= RANDOM_FLOWS_MIN || random.differences > 0 {
+            break;
+        }
+    }
+    Ok(random)
 }
 
 fn run_all(scenarios: &[Scenario]) -> Vec<Outcome> {
@@ -188,7 +236,7 @@ fn notices_what_is_wrong() -> Option<String> {
 fn tell(scenario: &Scenario, outcome: &Outcome) -> io::Result<()> {
     let mut out = io::stdout();
     match outcome {
-        Outcome::Passed => writeln!(out, "ok      {}", scenario.name),
+        Outcome::Passed(_) => writeln!(out, "ok      {}", scenario.name),
         Outcome::Skipped(why) => writeln!(out, "SKIPPED {}: {why}", scenario.name),
         Outcome::Failed(words) => {
             writeln!(out, "FAILED  {}: {}", scenario.name, scenario.about)?;
