@@ -2,6 +2,7 @@
 //!
 //! They only read the work tree; what they find goes to standard output.
 
+mod mutants;
 mod source;
 mod tidy;
 mod tree;
@@ -13,10 +14,11 @@ use anyhow::{Context, bail};
 
 use tree::Tree;
 
-const USAGE: &str = "usage: cargo xtask tidy | laws | scenarios\n\
+const USAGE: &str = "usage: cargo xtask tidy | laws | scenarios | mutants [PART OF A FILE]…\n\
     tidy       check the laws; says every breach with its place\n\
     laws       list the laws that tidy checks\n\
-    scenarios  list the scenario files with the rules they prove";
+    scenarios  list the scenario files with the rules they prove\n\
+    mutants    break the oracle and nftables mode in every small way; says what no test notices";
 
 #[expect(clippy::print_stdout, reason = "a command line tool")]
 fn main() -> anyhow::Result<ExitCode> {
@@ -52,6 +54,13 @@ fn main() -> anyhow::Result<ExitCode> {
                 println!("{:<60}{}", path, text.lines().next().unwrap_or_default());
             }
             Ok(ExitCode::SUCCESS)
+        }
+        Some("mutants") => {
+            let parts: Vec<String> = std::env::args().skip(2).collect();
+            Ok(match mutants::run(root, &parts)? {
+                true => ExitCode::SUCCESS,
+                false => ExitCode::FAILURE,
+            })
         }
         _ => bail!(USAGE),
     }
