@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
+use ipnet::IpNet;
 use portolan_model::Family;
 
 use super::class::List;
@@ -151,18 +152,10 @@ fn elements(from: &Table, to: &Table, changes: &mut Changes) {
         Element::ServiceCidr(*net)
     });
     for item in from.allowed.diff(&to.allowed) {
-        let (old, new) = match &item {
-            DiffItem::Add(spot, new) => (None, Some((*spot, *new))),
-            DiffItem::Remove(spot, old) => (Some((*spot, *old)), None),
-            DiffItem::Update { old, new } => (Some(*old), Some(*new)),
-        };
-        if let Some((spot, ranges)) = old {
-            let all = ranges.iter().map(|range| Element::Allowed(*spot, *range));
-            all.for_each(|element| changes.remove(element));
-        }
-        if let Some((spot, ranges)) = new {
-            let all = ranges.iter().map(|range| Element::Allowed(*spot, *range));
-            all.for_each(|element| changes.add(element));
+        match item {
+            DiffItem::Add(spot, new) => sources(*spot, &[], new, changes),
+            DiffItem::Remove(spot, old) => sources(*spot, old, &[], changes),
+            DiffItem::Update { old, new } => sources(*old.0, old.1, new.1, changes),
         }
     }
     for item in from.backings.diff(&to.backings) {
@@ -171,6 +164,15 @@ fn elements(from: &Table, to: &Table, changes: &mut Changes) {
             DiffItem::Remove(id, old) => endpoints(*id, old, &mut |e| changes.remove(e)),
             DiffItem::Update { old, new } => backings(*old.0, old.1, new.1, changes),
         }
+    }
+}
+
+fn sources(spot: Spot, was: &[IpNet], is: &[IpNet], changes: &mut Changes) {
+    for range in was.iter().filter(|range| !is.contains(range)) {
+        changes.remove(Element::Allowed(spot, *range));
+    }
+    for range in is.iter().filter(|range| !was.contains(range)) {
+        changes.add(Element::Allowed(spot, *range));
     }
 }
 
