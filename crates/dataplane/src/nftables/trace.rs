@@ -76,10 +76,13 @@ struct Machine {
     status: u32,
 }
 
+/// What registers hold before a rule has written them: nothing that anybody may count on.
+const UNKNOWN: [u8; 64] = [0xa5; 64];
+
 impl Machine {
     fn of(packet: &Packet) -> Self {
         Machine {
-            registers: [0; 64],
+            registers: UNKNOWN,
             source: packet.source.ip(),
             source_port: packet.source.port(),
             destination: packet.destination.ip(),
@@ -187,7 +190,8 @@ impl<'a> World<'a> {
         let mut packets = vec![machine];
         for rule in self.table.rules(self.family, chain) {
             let mut fallen = Vec::new();
-            for machine in packets {
+            for mut machine in packets {
+                machine.registers = UNKNOWN;
                 self.rule(&rule.0, machine, &mut fallen, &mut ends);
             }
             packets = fallen;
