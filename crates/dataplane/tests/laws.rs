@@ -4,9 +4,12 @@
 mod fake;
 mod world;
 
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+
 use fake::FakeKernel;
-use portolan_dataplane::nftables::{Nftables, Op, show};
-use portolan_model::{Backend, Snapshot};
+use portolan_dataplane::nftables::{ENDPOINTS_MAX, Element, Nftables, Op, Ops, State, show};
+use portolan_model::{Backend, Endpoint, ServicePort, Snapshot};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -49,6 +52,7 @@ proptest! {
             prop_assert_eq!(show(&state), show(&whole));
             let ops = Nftables.diff(Some(&old), &state);
             prop_assert_eq!(Nftables.is_empty(&ops), old == state);
+            changes_only_what_differs(&ops, &old, &state, snapshot.node() == before.node())?;
             kernel.apply(&ops).unwrap();
             let read = kernel.read().unwrap();
             prop_assert!(read == state, "{}\n--- wanted ---\n{}", show(&read), show(&state));
@@ -81,6 +85,70 @@ proptest! {
         };
         let (forth, back) = (of(&mut ports.iter()), of(&mut ports.iter().rev()));
         prop_assert_eq!(show(&forth), show(&back));
+    }
+}
+
+/// The kernel is told of exactly the elements that differ, each once, and of no chain that stays.
+fn changes_only_what_differs(
+    ops: &Ops,
+    old: &State,
+    new: &State,
+    same_node: bool,
+) -> Result<(), TestCaseError> {
+    let (mut removed, mut added) = (Vec::<Element>::new(), Vec::<Element>::new());
+    for op in &ops.0 {
+        match op {
+            Op::DeleteElements(_, _, all) => removed.extend(all),
+            Op::AddElements(_, _, all) => added.extend(all),
+            // Rules depend on nothing else than the node and the class, which has a name of its own.
+            Op::FlushChain(..) | Op::Reset(_) => prop_assert!(!same_node, "{op:?}"),
+            Op::AddChain(..) | Op::AddRules(..) | Op::DeleteChain(..) => {}
+        }
+    }
+    let set = |state: &State| state.elements().into_iter().collect::<BTreeSet<_>>();
+    let (old, new) = (set(old), set(new));
+    for list in [&mut removed, &mut added] {
+        list.sort();
+    }
+    prop_assert_eq!(&removed, &old.difference(&new).copied().collect::<Vec<_>>());
+    prop_assert_eq!(&added, &new.difference(&old).copied().collect::<Vec<_>>());
+    Ok(())
+}
+
+/// One more than the slots have numbers for: the first get connections, and the user is told.
+#[test]
+fn too_many_endpoints_are_told_and_left_out() {
+    let mut snapshot = fake::many_services(1);
+    let port = snapshot.ports().next().unwrap().clone();
+    let mut with = |count: usize| {
+        let at = |n: u32| Endpoint::ready((Ipv4Addr::from(0x0a01_0000 + n), 8080).into());
+        let endpoints = (0..count as u32).map(at).collect();
+        snapshot.set(ServicePort {
+            endpoints,
+            ..ServicePort::clone(&port)
+        });
+        let (state, problems) = Nftables.compile(&snapshot);
+        let is_slot = |element: &&Element| matches!(element, Element::Endpoint(..));
+        let slots = state.elements().iter().filter(is_slot).count();
+        let classes: Vec<u16> = state.elements().iter().filter_map(main_of).collect();
+        let problems: Vec<String> = problems.iter().map(|p| p.message.clone()).collect();
+        (slots, classes, problems)
+    };
+    let most = ENDPOINTS_MAX as u16;
+    assert_eq!(with(ENDPOINTS_MAX), (ENDPOINTS_MAX, vec![most], vec![]));
+    let (slots, classes, problems) = with(ENDPOINTS_MAX + 1);
+    assert_eq!((slots, classes), (ENDPOINTS_MAX, vec![most]));
+    let told = format!("has {} endpoints; only the first", ENDPOINTS_MAX + 1);
+    assert!(
+        problems.len() == 1 && problems[0].contains(&told),
+        "{problems:?}"
+    );
+}
+
+fn main_of(element: &Element) -> Option<u16> {
+    match element {
+        Element::Class(_, class) => Some(class.main),
+        _ => None,
     }
 }
 

@@ -236,3 +236,6 @@ fn allowed_sources(node: &NodeFacts, port: &ServicePort, place: Place) -> Option
     ranges.dedup();
     Some(ranges)
 }
+
+#[cfg(test)]
+mod tests;

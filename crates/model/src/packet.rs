@@ -77,3 +77,23 @@ impl Verdict {
 pub(crate) fn is_hairpin(source: IpAddr, endpoint: SocketAddr) -> bool {
     source == endpoint.ip()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_is_a_pod_when_pods_are_not_known() {
+        let from = |interface: Option<&str>| {
+            let packet = Packet {
+                protocol: Protocol::Tcp,
+                source: "10.1.0.10:40000".parse().unwrap(),
+                destination: "172.30.0.1:80".parse().unwrap(),
+                interface: interface.map(Into::into),
+            };
+            packet.origin(&NodeFacts::default())
+        };
+        assert_eq!(from(Some("pod0")), Origin::Outside);
+        assert_eq!(from(None), Origin::Host);
+    }
+}

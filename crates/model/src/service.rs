@@ -284,3 +284,20 @@ impl ServicePort {
         all
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What most tests start from must be what its words say.
+    #[test]
+    fn the_plain_ones_are_plain() {
+        let endpoint = Endpoint::ready("10.1.0.10:8080".parse().unwrap());
+        assert!(endpoint.ready && endpoint.serving && !endpoint.terminating && !endpoint.local);
+        let key = PortKey::new("shop", "web", "http", Protocol::Tcp);
+        let port = ServicePort::new(key, NonZeroU16::MIN);
+        assert!(port.wanted().is_empty() && port.endpoints.is_empty());
+        let policies = (port.internal_policy, port.external_policy);
+        assert_eq!(policies, (TrafficPolicy::Cluster, TrafficPolicy::Cluster));
+    }
+}

@@ -287,7 +287,7 @@ impl Finder<'_> {
                 continue;
             }
             let stays = ["let", "use", "const", "static", "#"];
-            let empty = is(first, ";");
+            let empty = is(first, ";") || SILENT.iter().any(|name| is(first, name));
             if !empty && !stays.iter().any(|word| is(first, word)) {
                 self.put(bytes(&tokens[start]).start..bytes(&tokens[at]).end, "");
             }

@@ -81,7 +81,10 @@ impl FakeKernel {
                 old.map_or(Ok(()), |_| Err(format!("{chain} exists")))?;
             }
             Op::FlushChain(_, chain) => table.chain(chain)?.clear(),
-            Op::AddRules(_, chain, rules) => table.chain(chain)?.extend(rules.iter().cloned()),
+            Op::AddRules(_, chain, rules) => {
+                table.chain(chain)?.extend(rules.iter().cloned());
+                self.check()?;
+            }
             Op::DeleteElements(_, set, all) => {
                 for element in all {
                     assert_eq!(element.set(), *set);
@@ -95,6 +98,7 @@ impl FakeKernel {
                     let old = table.elements.insert(key_of(element), *element);
                     old.map_or(Ok(()), |old| Err(format!("{old} exists in {set:?}")))?;
                 }
+                self.check()?;
             }
             Op::DeleteChain(_, chain) => {
                 let used = table.targets().contains(&chain.to_string());

@@ -150,3 +150,70 @@ fn a_change_of_the_node_touches_every_port() {
     let all: Vec<PortKey> = snapshot.ports().map(|port| port.key.clone()).collect();
     assert_eq!(snapshot.touched(&before), all);
 }
+
+#[test]
+fn ports_are_counted() {
+    let mut snapshot = Snapshot::new(node());
+    assert_eq!((snapshot.is_empty(), snapshot.len()), (true, 0));
+    snapshot.set(port("a", 0, "172.30.0.1"));
+    snapshot.set(port("b", 0, "172.30.0.2"));
+    assert!(!snapshot.is_empty() && snapshot.len() == 2);
+}
+
+#[test]
+fn snapshots_differ_by_their_node_and_by_their_ports() {
+    let mut snapshot = Snapshot::new(node());
+    snapshot.set(port("a", 0, "172.30.0.1"));
+    let (mut other_node, mut other_port) = (snapshot.clone(), snapshot.clone());
+    assert_eq!(snapshot, snapshot.clone());
+    other_node.set_node(NodeFacts {
+        masquerade_all: true,
+        ..node()
+    });
+    other_port.set(port("a", 0, "172.30.0.9"));
+    assert_ne!(snapshot, other_node);
+    assert_ne!(snapshot, other_port);
+}
+
+/// Data planes skip what two Snapshots share, so what stays as it is must stay the very same.
+#[test]
+fn what_is_set_again_is_shared() {
+    let mut snapshot = Snapshot::new(node());
+    snapshot.set(port("a", 0, "172.30.0.1"));
+    let before = snapshot.clone();
+    snapshot.set(port("a", 0, "172.30.0.1"));
+    snapshot.set_node(node());
+    let key = PortKey::new("shop", "a", "http", Protocol::Tcp);
+    assert!(Arc::ptr_eq(
+        snapshot.port(&key).unwrap(),
+        before.port(&key).unwrap()
+    ));
+    assert!(Arc::ptr_eq(&snapshot.node, &before.node));
+}
+
+#[test]
+fn what_a_port_says_it_has_lost_does_not_count() {
+    let mut snapshot = Snapshot::new(node());
+    let mut liar = port("a", 0, "172.30.0.1");
+    let all = port("x", 0, "172.30.0.9").wanted();
+    liar.lost = all.into_iter().map(|(frontend, _)| frontend).collect();
+    snapshot.set(liar);
+    let mut honest = Snapshot::new(node());
+    honest.set(port("a", 0, "172.30.0.1"));
+    assert_eq!(snapshot, honest);
+}
+
+#[test]
+fn nothing_is_remembered_of_a_port_that_is_gone() {
+    let mut snapshot = Snapshot::new(node());
+    let shared = |name, created, ip| ServicePort {
+        external_ips: vec!["198.51.100.7".parse().unwrap()],
+        ..port(name, created, ip)
+    };
+    snapshot.set(shared("a", 1, "172.30.0.1"));
+    snapshot.set(shared("b", 2, "172.30.0.2"));
+    snapshot.set(port("b", 2, "172.30.0.3"));
+    let all: Vec<PortKey> = snapshot.ports().map(|port| port.key.clone()).collect();
+    all.iter().for_each(|key| snapshot.remove(key));
+    assert!(snapshot.is_empty() && snapshot.claims.is_empty());
+}

@@ -224,3 +224,16 @@ fn tcp_is_left_alone_and_sctp_is_not() {
         assert_eq!(sweep.is_stale(&flow), stale, "{protocol}");
     }
 }
+
+/// A mixed cluster is looked through for each connectionless protocol that some port has.
+#[test]
+fn one_port_of_a_protocol_is_enough() {
+    let tcp = ServicePort {
+        key: PortKey::new("shop", "web", "", Protocol::Tcp),
+        ..port("web", 80, &[ONE])
+    };
+    let now = snapshot(&[tcp.clone(), dns(&[ONE])]);
+    assert_eq!(Sweep::new(None, &now).protocols(), [Protocol::Udp]);
+    let none = snapshot(&[tcp]);
+    assert!(Sweep::new(None, &none).protocols().is_empty());
+}

@@ -1,0 +1,58 @@
+//! What data planes may rely on beyond what a packet shows: order, and each thing once.
+
+use std::num::NonZeroU16;
+
+use super::*;
+use crate::name::{PortKey, Protocol};
+
+fn web() -> ServicePort {
+    let key = PortKey::new("shop", "web", "http", Protocol::Tcp);
+    ServicePort {
+        cluster_ips: vec!["172.30.0.1".parse().unwrap()],
+        load_balancer_ips: vec!["198.51.100.1".parse().unwrap()],
+        ..ServicePort::new(key, NonZeroU16::new(80).unwrap())
+    }
+}
+
+#[test]
+fn endpoints_are_in_order_and_each_once() {
+    let at = |text: &str| Endpoint::ready(text.parse().unwrap());
+    let port = ServicePort {
+        endpoints: [
+            "10.1.0.12:80",
+            "10.1.0.10:80",
+            "10.1.0.11:80",
+            "10.1.0.10:80",
+        ]
+        .map(at)
+        .into(),
+        ..web()
+    };
+    for treatment in decide(&NodeFacts::default(), &port) {
+        let Action::Balance { endpoints, .. } = treatment.pod else {
+            panic!("{treatment:?}");
+        };
+        let found: Vec<String> = endpoints.addresses.iter().map(|a| a.to_string()).collect();
+        assert_eq!(found, ["10.1.0.10:80", "10.1.0.11:80", "10.1.0.12:80"]);
+    }
+}
+
+#[test]
+fn sources_are_in_order_and_each_once() {
+    let net = |text: &str| text.parse::<IpNet>().unwrap();
+    let port = ServicePort {
+        source_ranges: vec![
+            net("203.0.113.0/24"),
+            net("192.168.0.0/24"),
+            net("203.0.113.0/24"),
+        ],
+        ..web()
+    };
+    let node = NodeFacts {
+        addresses: ["192.168.0.11".parse().unwrap()].into(),
+        ..NodeFacts::default()
+    };
+    let sources = decide(&node, &port).into_iter().find_map(|t| t.sources);
+    let wanted = ["192.168.0.0/24", "198.51.100.1/32", "203.0.113.0/24"].map(net);
+    assert_eq!(sources, Some(wanted.to_vec()));
+}
