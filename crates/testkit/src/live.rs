@@ -12,6 +12,7 @@
 
 mod ask;
 mod network;
+mod sctp;
 mod servers;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -47,7 +48,7 @@ where
     T: Target<B>,
 {
     if uses(scenario, Protocol::Sctp) && !ask::has_sctp() {
-        return Outcome::Skipped("this kernel has no SCTP".to_owned());
+        return Outcome::Skipped("this kernel does not track SCTP".to_owned());
     }
     let run = || -> Result<(usize, Vec<String>), String> {
         let listeners = listeners(scenario);

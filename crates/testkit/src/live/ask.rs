@@ -2,10 +2,14 @@
 
 use std::io::{self, ErrorKind, Read};
 use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::path::Path;
 use std::time::Duration;
 
 use portolan_model::Protocol;
 use socket2::{Domain, SockAddr, Socket, Type};
+
+use super::sctp;
 
 /// How long a client waits for an answer that must come: far more than any answer needs on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(5);
@@ -15,6 +19,15 @@ pub const SILENCE: Duration = Duration::from_millis(500);
 
 /// Longest line that a server sends.
 const LINE_MAX: usize = 256;
+
+/// Longest packet that a raw socket reads: headers, an INIT ACK and a line.
+pub const PACKET_MAX: usize = 60 + 36 + LINE_MAX;
+
+/// Ports of clients without a socket that has one.
+const CLIENT_PORTS: RangeInclusive<u16> = 32_768..=60_999;
+
+/// Packets of others before a client gives up: late answers to flows before this one.
+const STRANGERS_MAX: usize = 64;
 
 /// An answer: who gave it, and which source address it saw.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,6 +75,9 @@ fn exchange(
     patience: Duration,
 ) -> io::Result<String> {
     let mut socket = open(protocol, to)?;
+    if protocol == Protocol::Sctp {
+        return associate(&mut socket, source, to, patience);
+    }
     if let Some(source) = source {
         // A flow of the same port may just have ended.
         socket.set_reuse_address(source.port() != 0)?;
@@ -70,11 +86,7 @@ fn exchange(
     socket.connect_timeout(&SockAddr::from(to), patience)?;
     socket.set_read_timeout(Some(patience))?;
     if protocol == Protocol::Udp {
-        match socket.send(b"?") {
-            // The node's own packet was not let out: the error that came back instead, if one did, says more.
-            Err(e) if e.kind() == ErrorKind::PermissionDenied => {}
-            sent => drop(sent?),
-        }
+        send(&socket, b"?")?;
     }
     let mut line = [0; LINE_MAX];
     let length = socket.read(&mut line)?;
@@ -84,11 +96,52 @@ fn exchange(
     Ok(String::from_utf8_lossy(&line[..length]).into_owned())
 }
 
+fn send(socket: &Socket, bytes: &[u8]) -> io::Result<()> {
+    match socket.send(bytes) {
+        // The node's own packet was not let out: the error that came back instead, if one did, says more.
+        Err(e) if e.kind() == ErrorKind::PermissionDenied => Ok(()),
+        sent => sent.map(drop),
+    }
+}
+
+/// Sends an INIT and reads the cookie of the INIT ACK. Every raw socket sees all packets of its two addresses.
+fn associate(
+    socket: &mut Socket,
+    source: Option<SocketAddr>,
+    to: SocketAddr,
+    patience: Duration,
+) -> io::Result<String> {
+    // A raw socket has no port, and one of IPv6 takes a port for a protocol.
+    let without_port = |address: SocketAddr| SockAddr::from(SocketAddr::new(address.ip(), 0));
+    if let Some(source) = source {
+        socket.bind(&without_port(source))?;
+    }
+    socket.connect(&without_port(to))?;
+    socket.set_read_timeout(Some(patience))?;
+    let given = source.map_or(0, |source| source.port());
+    let port = match given {
+        0 => fastrand::u16(CLIENT_PORTS),
+        given => given,
+    };
+    send(socket, &sctp::init(port, to.port()))?;
+    let mut bytes = [0; PACKET_MAX];
+    for _ in 0..STRANGERS_MAX {
+        let length = socket.read(&mut bytes)?;
+        let packet =
+            sctp::read(to, &bytes[..length]).filter(|p| (p.from, p.to) == (to.port(), port));
+        if let Some(cookie) = packet.and_then(|packet| packet.cookie) {
+            return Ok(String::from_utf8_lossy(&cookie).into_owned());
+        }
+    }
+    Err(io::Error::other("only packets of others arrived"))
+}
+
 /// A socket of `protocol` in the family of `address`.
 pub fn open(protocol: Protocol, address: SocketAddr) -> io::Result<Socket> {
     let kind = match protocol {
+        Protocol::Tcp => Type::STREAM,
         Protocol::Udp => Type::DGRAM,
-        _ => Type::STREAM,
+        Protocol::Sctp => Type::RAW,
     };
     Socket::new(
         Domain::for_address(address),
@@ -97,9 +150,9 @@ pub fn open(protocol: Protocol, address: SocketAddr) -> io::Result<Socket> {
     )
 }
 
-/// Whether this kernel has SCTP sockets.
+/// Whether this kernel knows flows of SCTP; without that it cannot translate them.
 pub fn has_sctp() -> bool {
-    open(Protocol::Sctp, SocketAddr::from(([127, 0, 0, 1], 0))).is_ok()
+    Path::new("/proc/sys/net/netfilter/nf_conntrack_sctp_timeout_closed").exists()
 }
 
 /// The line that a server sends: who it is, and whom it sees.

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 use std::mem::MaybeUninit;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
 use std::thread::JoinHandle;
 
@@ -10,8 +10,9 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use portolan_model::Protocol;
 use socket2::{SockAddr, Socket};
 
-use super::ask::{open, write_answer};
+use super::ask::{PACKET_MAX, open, write_answer};
 use super::network::Network;
+use super::sctp;
 
 /// Connections that wait in one listener; a client makes one at a time.
 const BACKLOG: i32 = 16;
@@ -70,8 +71,12 @@ impl Drop for Servers {
 fn listen(who: SocketAddr, protocol: Protocol) -> io::Result<Socket> {
     let socket = open(protocol, who)?;
     socket.set_nonblocking(true)?;
-    socket.bind(&SockAddr::from(who))?;
-    if protocol != Protocol::Udp {
+    let port = match protocol {
+        Protocol::Sctp => 0,
+        _ => who.port(),
+    };
+    socket.bind(&SockAddr::from(SocketAddr::new(who.ip(), port)))?;
+    if protocol == Protocol::Tcp {
         socket.listen(BACKLOG)?;
     }
     Ok(socket)
@@ -109,6 +114,9 @@ fn serve(servers: &[Server], stopped: &io::PipeReader) {
 
 impl Server {
     fn answer(&self) -> io::Result<()> {
+        if self.protocol == Protocol::Sctp {
+            return self.associate();
+        }
         if self.protocol == Protocol::Udp {
             let mut question = [MaybeUninit::uninit(); 8];
             let (_, from) = self.socket.recv_from(&mut question)?;
@@ -118,6 +126,22 @@ impl Server {
         let (mut client, from) = self.socket.accept()?;
         client.set_nonblocking(false)?;
         client.write_all(self.line(&from).as_bytes())
+    }
+
+    /// Answers an INIT to this port; a raw socket sees those to other ports too.
+    fn associate(&self) -> io::Result<()> {
+        let mut bytes = [0; PACKET_MAX];
+        // The standard library reads from any socket of datagrams, whatever their protocol.
+        let socket = UdpSocket::from(self.socket.try_clone()?);
+        let (length, from) = socket.recv_from(&mut bytes)?;
+        let (from, bytes) = (SockAddr::from(from), &bytes[..length]);
+        let asked = sctp::read(self.who, bytes);
+        if let Some(packet) = asked.filter(|p| p.to == self.who.port() && p.cookie.is_none()) {
+            let line = self.line(&from);
+            let answer = sctp::init_ack(packet.to, packet.from, line.as_bytes());
+            self.socket.send_to(&answer, &from)?;
+        }
+        Ok(())
     }
 
     fn line(&self, from: &SockAddr) -> String {
