@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::time::Instant;
 
 use futures::{FutureExt, Stream, StreamExt, stream};
 use kube::{Api, Client};
@@ -45,6 +46,7 @@ pub async fn run(client: Client, options: Options, publish: watch::Sender<Option
         let Some(first) = first else {
             return;
         };
+        let received = Instant::now();
         take(&mut tracker, first);
         for _ in 1..BURST_MAX {
             match news.next().now_or_never().flatten() {
@@ -52,7 +54,8 @@ pub async fn run(client: Client, options: Options, publish: watch::Sender<Option
                 None => break,
             }
         }
-        if let Some(reflection) = tracker.reflect() {
+        if let Some(mut reflection) = tracker.reflect() {
+            reflection.received = Some(received);
             publish.send_replace(Some(reflection));
         }
     }

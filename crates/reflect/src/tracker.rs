@@ -7,6 +7,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use portolan_k8s::watch::Event;
 use portolan_k8s::{Timestamp, wire};
@@ -30,6 +31,8 @@ pub struct Reflection {
     pub problems: Problems,
     /// Oldest trigger time among the slices that came since the last Reflection.
     pub triggered: Option<Timestamp>,
+    /// When the oldest of the events that led to it was received, if somebody has looked at the clock.
+    pub received: Option<Instant>,
     /// Whether load balancers may send traffic to this node (KEP-3836): it is not about to be removed.
     pub node_eligible: bool,
 }
@@ -196,6 +199,7 @@ impl Tracker {
             snapshot: Arc::new(self.snapshot.clone()),
             problems: self.problems.clone(),
             triggered: self.triggered.take(),
+            received: None,
             node_eligible: self.node.as_ref().is_none_or(node::is_eligible),
         })
     }

@@ -9,6 +9,7 @@
 //! ```
 
 mod checks;
+mod delays;
 mod flags;
 mod flows;
 mod health;

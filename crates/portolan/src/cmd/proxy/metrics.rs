@@ -13,12 +13,15 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
+use super::delays::Delays;
+
 /// Metrics and health of one proxy.
 #[derive(Debug)]
 pub(super) struct Telemetry {
     registry: Registry,
     duration: Histogram,
     programming: Histogram,
+    delays: Delays,
     last_sync: Gauge<f64, std::sync::atomic::AtomicU64>,
     failures: Counter,
     repairs: Counter,
@@ -43,6 +46,8 @@ struct State {
     waiting: Option<Instant>,
     updated: Option<SystemTime>,
     triggered: Option<Timestamp>,
+    /// When the oldest event that waits was received.
+    received: Option<Instant>,
 }
 
 /// What /healthz answers.
@@ -63,6 +68,7 @@ impl Telemetry {
         let telemetry = Telemetry {
             duration: Histogram::new(exponential_buckets(0.001, 2.0, 15)),
             programming: Histogram::new(exponential_buckets(0.001, 2.0, 18)),
+            delays: Delays::default(),
             last_sync: Gauge::default(),
             failures: Counter::default(),
             repairs: Counter::default(),
@@ -97,6 +103,11 @@ impl Telemetry {
             "kubeproxy_conntrack_reconciler_sync_duration_seconds",
             "Time that one search for stale flows took",
             &t.sweeps,
+        );
+        registry.register(
+            "portolan_change_delay_seconds",
+            "From the event of a change to its commit in the kernel, of the newest changes",
+            t.delays.gauges(),
         );
         registry.register(
             "kubeproxy_conntrack_reconciler_deleted_entries",
@@ -167,6 +178,10 @@ impl Telemetry {
             .into_iter()
             .flatten()
             .min();
+        state.received = [state.received, reflection.received]
+            .into_iter()
+            .flatten()
+            .min();
         state.reflection = Some(reflection);
     }
 
@@ -190,6 +205,10 @@ impl Telemetry {
         );
         let mut state = self.lock();
         state.waiting = None;
+        // The first step programs everything that was listed: that is no change.
+        if let (Some(received), Some(_)) = (state.received.take(), state.updated) {
+            self.delays.observe(received.elapsed());
+        }
         state.updated = Some(now);
         if let Some(triggered) = state.triggered.take() {
             let took = Timestamp::now().as_millisecond() - triggered.as_millisecond();
@@ -246,6 +265,7 @@ impl Telemetry {
             let written: usize = reflection.problems.iter().count();
             self.problems.set(count(written + lost));
         }
+        self.delays.tell();
         let mut text = String::new();
         match encode(&mut text, &self.registry) {
             Ok(()) => text,

@@ -157,6 +157,7 @@ fn a_proxy_that_is_late_takes_its_node_out() {
             snapshot: Arc::new(world.snapshot.clone()),
             problems: Default::default(),
             triggered: None,
+            received: None,
             node_eligible: true,
         });
         until(V4, Some(&expected(BAD, 1, false)));

@@ -1,0 +1,189 @@
+//! docs/performance.md: the last run's report as a page for people, with the machine's kind.
+
+use std::fmt::Write as _;
+
+use crate::plot::number;
+use crate::report::{Report, Row, TARGETS, ratio};
+
+/// What kind of machine it was: nothing that names one.
+#[derive(Clone, Debug, Default)]
+pub struct Machine {
+    /// The processor's name.
+    pub processor: String,
+    /// How many cores it shows.
+    pub cores: usize,
+    /// Memory in GiB.
+    pub memory_gib: u64,
+    /// The kernel's version.
+    pub kernel: String,
+}
+
+impl Machine {
+    /// This one.
+    pub fn here() -> Self {
+        let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+        let (cpu, memory) = (read("/proc/cpuinfo"), read("/proc/meminfo"));
+        let kilobytes = field(&memory, "MemTotal").trim_end_matches("kB").trim();
+        let kernel = read("/proc/sys/kernel/osrelease");
+        Machine {
+            processor: field(&cpu, "model name").to_owned(),
+            cores: std::thread::available_parallelism().map_or(1, usize::from),
+            memory_gib: kilobytes.parse::<u64>().unwrap_or_default() >> 20,
+            // What follows the numbers names a builder.
+            kernel: kernel
+                .split('-')
+                .next()
+                .unwrap_or_default()
+                .trim()
+                .to_owned(),
+        }
+    }
+}
+
+fn field<'a>(text: &'a str, name: &str) -> &'a str {
+    let line = text.lines().find(|line| line.starts_with(name));
+    line.and_then(|line| line.split_once(':'))
+        .map_or("", |(_, value)| value.trim())
+}
+
+/// The whole page.
+pub fn markdown(report: &Report, machine: &Machine) -> String {
+    let mut page = String::from(HEAD);
+    let _ = writeln!(
+        page,
+        "The machine: {}, {} cores, {} GiB of memory, Linux {}.",
+        machine.processor, machine.cores, machine.memory_gib, machine.kernel
+    );
+    for note in &report.notes {
+        let _ = writeln!(page, "{note}");
+    }
+    page.push_str("\n![Start, one change and memory of all programs, by shape](performance.svg)\n\n## Targets\n\n");
+    targets(&mut page, report);
+    page.push_str(METHOD);
+    for (section, rows) in sections(report) {
+        let _ = writeln!(page, "\n### {section}\n");
+        table(&mut page, &rows);
+    }
+    page
+}
+
+const HEAD: &str = "# Performance\n\n\
+    `make bench` measures, and writes this page, performance.svg beside it, and bench/out/results.json.\n\
+    These are the figures of its last run.\n";
+
+const METHOD: &str = "\n## Figures\n\n\
+    A shape is a number of Services and of endpoints for each: 10000 x 2 has 20,000 endpoints.\n\n\
+    - *programming*: one process compiles, diffs and applies to the kernel; no API, no other thread.\n\
+    - *agent*: `portolan proxy` as a process against `portolan apiserver`, in a network namespace of its own.\n  \
+      A change is a PATCH of an EndpointSlice. *Write to commit* runs from the moment before the PATCH is sent until the kernel announces the transaction with the new address; it is measured in the same way for the peer.\n  \
+      *Event to commit* is the agent's own clock (`portolan_change_delay_seconds`).\n  \
+      Memory is in MB of a million bytes; *resident memory* is that after all changes.\n\
+    - *packets*: connections of a pod through its node to a server behind it, over veth links, with 10,000 Services loaded.\n\n\
+    The peer is a kube-proxy with `minSyncPeriod: 10ms`, and otherwise its defaults; it reads JSON from the same API server.\n\
+    It programs iptables through the older kernel interface, on which it is faster; that one announces nothing, so its changes are seen by asking every millisecond who answers.\n\
+    The peer gets less time than we for single changes: where it made fewer than 100 of them, its p99 is its slowest one.\n\
+    A ratio says how often our value goes into the peer's.\n";
+
+fn targets(page: &mut String, report: &Report) {
+    page.push_str("| what | target | measured | |\n| --- | ---: | ---: | --- |\n");
+    for target in TARGETS {
+        let row = report.rows.iter().find(|row| row.name == target.name);
+        let (unit, value) = row.map_or(("", None), |row| (row.unit.as_str(), row.value));
+        let (measured, word) = match value {
+            Some(value) if value < target.below => (number(value), "met"),
+            Some(value) => (number(value), "**missed**"),
+            None => ("–".into(), "not measured"),
+        };
+        let _ = writeln!(
+            page,
+            "| {} | < {} {unit} | {measured} {unit} | {word} |",
+            target.name,
+            number(target.below)
+        );
+    }
+}
+
+/// Rows with what stands before the colon of their names, in order.
+fn sections(report: &Report) -> Vec<(String, Vec<(&str, &Row)>)> {
+    let mut sections: Vec<(String, Vec<(&str, &Row)>)> = Vec::new();
+    for row in &report.rows {
+        let (section, what) = row.name.split_once(": ").unwrap_or(("other", &row.name));
+        match sections.iter_mut().find(|(name, _)| name == section) {
+            Some((_, rows)) => rows.push((what, row)),
+            None => sections.push((section.to_owned(), vec![(what, row)])),
+        }
+    }
+    sections
+}
+
+fn table(page: &mut String, rows: &[(&str, &Row)]) {
+    let mut peers: Vec<&str> = Vec::new();
+    for (name, _) in rows.iter().flat_map(|(_, row)| &row.peers) {
+        if !peers.contains(&name.as_str()) {
+            peers.push(name);
+        }
+    }
+    page.push_str("| | unit | Portolan |");
+    peers
+        .iter()
+        .for_each(|peer| page.push_str(&format!(" {peer} | ratio |")));
+    page.push_str("\n| --- | --- | ---: |");
+    peers.iter().for_each(|_| page.push_str(" ---: | ---: |"));
+    page.push('\n');
+    for (what, row) in rows {
+        let ours = row.value.map_or("–".into(), number);
+        let _ = write!(page, "| {what} | {} | {ours} |", row.unit);
+        for peer in &peers {
+            let theirs = row
+                .peers
+                .iter()
+                .find(|(name, _)| name == peer)
+                .map(|(_, value)| *value);
+            let value = theirs.map_or("–".into(), number);
+            let ratio = theirs
+                .and_then(|theirs| ratio(row.value, theirs))
+                .map_or("–".into(), number);
+            let _ = write!(page, " {value} | {ratio} |");
+        }
+        page.push('\n');
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_says_what_was_missed_and_what_was_not_measured() {
+        let mut report = Report::default();
+        report.add(None, "agent, 10000 x 2: resident memory", 40.0, "MB");
+        report.add(
+            Some("peer"),
+            "agent, 10000 x 2: resident memory",
+            200.0,
+            "MB",
+        );
+        report.add(None, "agent, 10000 x 2: other", 1.5, "ms");
+        report.notes.push("Left out: much.".into());
+        let page = markdown(&report, &Machine::default());
+        for line in [
+            "| agent, 10000 x 2: resident memory | < 36 MB | 40 MB | **missed** |",
+            "| agent, 10000 x 10: resident memory | < 55  | –  | not measured |",
+            "### agent, 10000 x 2",
+            "| | unit | Portolan | peer | ratio |",
+            "| resident memory | MB | 40 | 200 | 5 |",
+            "| other | ms | 1.5 | – | – |",
+            "Left out: much.",
+        ] {
+            assert!(page.contains(line), "no {line:?} in:\n{page}");
+        }
+    }
+
+    #[test]
+    fn the_machine_has_a_kind_and_no_name() {
+        let machine = Machine::here();
+        assert!(machine.cores > 0 && machine.memory_gib > 0);
+        assert!(!machine.kernel.contains('-'), "{}", machine.kernel);
+        assert_eq!(field("model name\t: A B\n", "model name"), "A B");
+    }
+}

@@ -1,0 +1,101 @@
+//! What packets feel: how long a connection takes to open, and how many open in a second, through the first and the
+//! last Service against no Service at all. Everything passes the same node and ends at the same server.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use crate::bed::{self, Bed};
+use crate::objects::ENDPOINT_PORT;
+use crate::samples::Samples;
+
+/// Connections that are timed, each way.
+const CONNECTIONS: usize = 3000;
+/// How long connections are counted, each way, each time.
+const COUNTED: Duration = Duration::from_secs(1);
+/// How often they are counted; the middle one is told.
+const COUNTS: usize = 3;
+/// Clients that open connections at the same time when they are counted.
+const CLIENTS: usize = 2;
+
+/// What one way felt.
+#[derive(Clone, Debug, Default)]
+pub struct Felt {
+    /// Time to open one connection.
+    pub opening: Samples,
+    /// Connections in a second.
+    pub per_second: f64,
+}
+
+/// Measures all ways, taking turns, so that a noise of the machine meets all of them.
+pub fn measure(bed: &Bed, ways: &[SocketAddr]) -> Result<Vec<Felt>, String> {
+    let measured = bed.client.run(|| -> Result<Vec<Felt>, String> {
+        let opening = time(ways)?;
+        let per_second = count(ways)?;
+        let felt = opening.into_iter().zip(per_second);
+        Ok(felt
+            .map(|(opening, per_second)| Felt {
+                opening,
+                per_second,
+            })
+            .collect())
+    });
+    measured.map_err(|e| e.to_string())?
+}
+
+/// The way around all Services: an endpoint itself.
+pub fn direct(endpoint: Ipv4Addr) -> SocketAddr {
+    (endpoint, ENDPOINT_PORT).into()
+}
+
+fn time(ways: &[SocketAddr]) -> Result<Vec<Samples>, String> {
+    let mut times = vec![Vec::with_capacity(CONNECTIONS); ways.len()];
+    for _ in 0..CONNECTIONS {
+        for (way, times) in ways.iter().zip(&mut times) {
+            let (took, _) = bed::dial(*way).map_err(|e| format!("no connection to {way}: {e}"))?;
+            times.push(took);
+        }
+    }
+    Ok(times
+        .into_iter()
+        .map(|times| times.into_iter().collect())
+        .collect())
+}
+
+fn count(ways: &[SocketAddr]) -> Result<Vec<f64>, String> {
+    let mut counts = vec![Vec::new(); ways.len()];
+    for _ in 0..COUNTS {
+        for (way, counts) in ways.iter().zip(&mut counts) {
+            counts.push(count_once(*way)?);
+        }
+    }
+    let middle = |mut counts: Vec<f64>| {
+        counts.sort_by(f64::total_cmp);
+        counts[counts.len() / 2]
+    };
+    Ok(counts.into_iter().map(middle).collect())
+}
+
+/// Connections in a second, by all clients together. Their threads are in the namespace of the calling one.
+fn count_once(to: SocketAddr) -> Result<f64, String> {
+    let begun = Instant::now();
+    let client = || -> Result<u64, String> {
+        let mut opened = 0;
+        while begun.elapsed() < COUNTED {
+            bed::dial(to).map_err(|e| format!("no connection to {to}: {e}"))?;
+            opened += 1;
+        }
+        Ok(opened)
+    };
+    let opened = std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..CLIENTS).map(|_| scope.spawn(client)).collect();
+        clients
+            .into_iter()
+            .map(|client| {
+                client
+                    .join()
+                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            })
+            .sum::<Result<u64, String>>()
+    })?;
+    Ok(opened as f64 / begun.elapsed().as_secs_f64())
+}

@@ -1,0 +1,74 @@
+//! What /proc says of a process: memory and processor time.
+
+use std::path::Path;
+use std::time::Duration;
+
+/// Ticks of the processor times in /proc in one second, on every Linux that people run (USER_HZ).
+const TICKS_PER_SECOND: u64 = 100;
+
+/// Memory of a process, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// Resident memory (VmRSS).
+    pub resident: u64,
+    /// Proportional share of the resident memory (Pss).
+    pub proportional: u64,
+    /// The most that was ever resident (VmHWM).
+    pub highest: u64,
+}
+
+/// The memory of a process; zeroes where /proc does not say.
+pub fn memory(process: &str) -> Memory {
+    let read = |name: &str| std::fs::read_to_string(Path::new("/proc").join(process).join(name));
+    let status = read("status").unwrap_or_default();
+    let rollup = read("smaps_rollup").unwrap_or_default();
+    Memory {
+        resident: kilobytes(&status, "VmRSS:") * 1024,
+        proportional: kilobytes(&rollup, "Pss:") * 1024,
+        highest: kilobytes(&status, "VmHWM:") * 1024,
+    }
+}
+
+/// Processor time of a process and of its children that have ended (kube-proxy runs `nft` and `iptables-restore`).
+pub fn processor_time(process: &str) -> Duration {
+    let path = Path::new("/proc").join(process).join("stat");
+    ticks(&std::fs::read_to_string(path).unwrap_or_default())
+}
+
+fn kilobytes(text: &str, field: &str) -> u64 {
+    let line = text.lines().find_map(|line| line.strip_prefix(field));
+    let number = line.and_then(|rest| rest.trim().trim_end_matches("kB").trim().parse().ok());
+    number.unwrap_or_default()
+}
+
+/// utime, stime, cutime and cstime, which are the fields 14 to 17 of proc_pid_stat(5).
+fn ticks(stat: &str) -> Duration {
+    // The name of the program is in parentheses and may hold anything; the third field comes after the last one.
+    let rest = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+    let fields = rest.split_whitespace().skip(14 - 3).take(4);
+    let ticks: u64 = fields.filter_map(|field| field.parse::<u64>().ok()).sum();
+    Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_read_in_bytes() {
+        let own = memory("self");
+        assert!(own.resident > 0 && own.highest >= own.resident);
+        assert_eq!(
+            kilobytes("VmPeak:\t 5 kB\nVmRSS:\t   12 kB\n", "VmRSS:"),
+            12
+        );
+        assert_eq!(kilobytes("", "VmRSS:"), 0);
+    }
+
+    #[test]
+    fn processor_time_counts_children_too() {
+        let stat = "7 (a) b) S 1 7 7 0 -1 4194560 100 200 0 0 150 50 20 30 20 0 9 0 12345";
+        assert_eq!(ticks(stat), Duration::from_millis(2500));
+        assert_eq!(ticks("nonsense"), Duration::ZERO);
+    }
+}
