@@ -149,13 +149,14 @@ impl World {
         }
     }
 
-    fn tables(&self) -> String {
+    fn rules(&self) -> String {
         let list = || {
             std::process::Command::new("nft")
-                .args(["list", "tables"])
+                .args(["list", "ruleset"])
                 .output()
         };
         let output = self.node.run(list).unwrap().unwrap();
+        assert!(output.status.success(), "{output:?}");
         String::from_utf8(output.stdout).unwrap()
     }
 }
@@ -247,9 +248,9 @@ fn silent_clients_are_told(loose: bool) {
         );
         assert_eq!(ask(&mut neighbour), Ok(at(other)), "{to}");
     }
-    assert!(world.tables().contains("portolan-resets"));
+    assert!(world.rules().contains("portolan-resets"));
     world.resets.end().unwrap();
-    assert!(!world.tables().contains("portolan-resets"));
+    assert!(!world.rules().contains("portolan-resets"));
 }
 
 #[test]

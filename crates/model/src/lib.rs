@@ -14,6 +14,7 @@
 mod backend;
 pub mod balance;
 pub mod checks;
+pub mod counts;
 mod decide;
 pub mod hash;
 mod name;

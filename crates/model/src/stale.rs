@@ -11,7 +11,7 @@ use crate::service::ServicePort;
 use crate::snapshot::Snapshot;
 
 /// A flow as conntrack knows it, reduced to what the decision needs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Flow {
     /// Transport protocol.
     pub protocol: Protocol,

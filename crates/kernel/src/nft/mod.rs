@@ -8,16 +8,19 @@
 //! The codec is our own and knows only what our rules need. Nothing of tables that are not ours is touched.
 
 mod batch;
+mod counts;
 mod numbers;
 mod read;
 mod resets;
 mod rules;
+mod side;
 
 use portolan_dataplane::nftables::{Nftables, Op, Ops, Readback, State, adopt};
 use portolan_model::{ApplyError, Family, Target};
 
 use crate::nfnetlink::socket::{Nfnetlink, Refusal};
 use batch::{Batch, Standing};
+pub use counts::ConnectionCounts;
 use read::Found;
 pub use resets::{Ends, ResetTable};
 

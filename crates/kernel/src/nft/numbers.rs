@@ -75,8 +75,17 @@ pub(super) const VERDICT_GOTO: i32 = -4;
 pub(super) const REG_VERDICT: u32 = 0;
 pub(super) const REG32_00: u32 = 8;
 
-pub(super) const META_L4PROTO: u32 = 16;
+pub(super) const DYNSET_UPDATE: u32 = 1;
 pub(super) const DYNSET_DELETE: u32 = 2;
+pub(super) const EQUAL: u32 = 0;
+pub(super) const NOT_EQUAL: u32 = 1;
+/// The transport header, as a base of payloads.
+pub(super) const TRANSPORT: u32 = 2;
+pub(super) const SET_ELEM_EXPR: u16 = 7;
+pub(super) const COUNTER_PACKETS: u16 = 2;
+/// `nft`'s own numbers of types.
+pub(super) const TYPE_PROTOCOL: u32 = 12;
+pub(super) const TYPE_PORT: u32 = 13;
 pub(super) const REJECT_TCP_RESET: u32 = 1;
 
 pub(super) const GEN_ID: u16 = 1;

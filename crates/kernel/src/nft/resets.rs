@@ -17,14 +17,14 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use portolan_dataplane::nftables::{Field, Reg};
 use portolan_model::{ApplyError, Family};
 
 use super::numbers::*;
-use super::rules::{expr, reg};
-use super::told_first;
+use super::rules::{expr, load, reg};
+use super::side::*;
 use crate::nfnetlink::socket::Nfnetlink;
-use crate::nfnetlink::wire::{APPEND, CREATE, Writer, nfproto};
-use portolan_dataplane::nftables::Reg;
+use crate::nfnetlink::wire::{APPEND, CREATE, Writer};
 
 /// The name of the table.
 const NAME: &str = "portolan-resets";
@@ -36,7 +36,6 @@ const ELEMENTS_MAX: usize = 500;
 /// Before conntrack (-200), and before anybody's `raw` (-300).
 const PRIORITY: i32 = -310;
 
-const FLAG_OWNER: u32 = 2;
 const HOOKS: [(&str, u32); 2] = [("prerouting", 0), ("output", 3)];
 
 /// A client and where it connected to.
@@ -72,14 +71,18 @@ impl ResetTable {
                 continue;
             }
             let stood = self.stands[family as usize];
-            self.transact("cannot add the rules that reset connections", |out| {
-                if !stood {
-                    write_table(out, family);
-                }
-                for part in all.chunks(ELEMENTS_MAX) {
-                    write_elements(out, family, part, time);
-                }
-            })?;
+            transact(
+                &mut self.socket,
+                "cannot add the rules that reset connections",
+                |out| {
+                    if !stood {
+                        write_table(out, family);
+                    }
+                    for part in all.chunks(ELEMENTS_MAX) {
+                        write_elements(out, family, part, time);
+                    }
+                },
+            )?;
             self.stands[family as usize] = true;
         }
         Ok(())
@@ -89,74 +92,37 @@ impl ResetTable {
     pub fn remove(&mut self) -> Result<(), ApplyError> {
         for family in Family::ALL {
             if self.stands[family as usize] {
-                self.transact("cannot delete the rules that reset connections", |out| {
-                    message(out, MSG_DELTABLE, 0, family, |_| {});
-                })?;
+                transact(
+                    &mut self.socket,
+                    "cannot delete the rules that reset connections",
+                    |out| {
+                        message(out, NAME, MSG_DELTABLE, 0, family, |_| {});
+                    },
+                )?;
                 self.stands[family as usize] = false;
             }
         }
         Ok(())
     }
-
-    fn transact(&mut self, doing: &str, write: impl Fn(&mut Writer)) -> Result<(), ApplyError> {
-        let mut out = Writer::new(self.socket.next_sequence());
-        out.begin_batch(None);
-        write(&mut out);
-        out.acknowledge();
-        out.end_batch();
-        self.socket.room(out.bytes.len())?;
-        let done = self.socket.transact(&out.bytes, out.sequence);
-        done.map_err(|refusals| told_first(doing, &refusals))
-    }
-}
-
-fn message(
-    out: &mut Writer,
-    kind: u16,
-    flags: u16,
-    family: Family,
-    inside: impl FnOnce(&mut Writer),
-) {
-    out.begin(kind, flags, nfproto(family));
-    out.text(TABLE, NAME);
-    inside(out);
-    out.end();
-}
-
-/// Source address and port, destination address and port.
-const fn width(family: Family) -> u8 {
-    match family {
-        Family::V4 => 1,
-        Family::V6 => 4,
-    }
 }
 
 fn write_table(out: &mut Writer, family: Family) {
-    message(out, MSG_NEWTABLE, CREATE, family, |out| {
-        out.number(TABLE_FLAGS, FLAG_OWNER);
-    });
-    let address = match family {
-        Family::V4 => 7,
-        Family::V6 => 8,
-    };
-    message(out, MSG_NEWSET, CREATE, family, |out| {
+    write_owned_table(out, NAME, family);
+    let address = address_type(family);
+    message(out, NAME, MSG_NEWSET, CREATE, family, |out| {
         out.text(SET_NAME, SET);
         out.number(SET_ID, 1);
         out.number(SET_FLAGS, SET_FLAG_TIMEOUT | SET_FLAG_EVAL);
         // The type in nft's own numbers: address . inet_service, twice.
-        out.number(SET_KEY_TYPE, (address << 6 | 13) << 12 | address << 6 | 13);
+        out.number(
+            SET_KEY_TYPE,
+            (address << 6 | TYPE_PORT) << 12 | address << 6 | TYPE_PORT,
+        );
         out.number(SET_KEY_LEN, (u32::from(width(family)) + 1) * 8);
         out.nest(SET_DESC, |out| out.number(SET_DESC_SIZE, SET_SIZE));
     });
     for (name, hook) in HOOKS {
-        message(out, MSG_NEWCHAIN, CREATE, family, |out| {
-            out.text(CHAIN_NAME, name);
-            out.nest(CHAIN_HOOK, |out| {
-                out.number(HOOK_HOOKNUM, hook);
-                out.number(HOOK_PRIORITY, PRIORITY as u32);
-            });
-            out.text(CHAIN_TYPE, "filter");
-        });
+        write_chain(out, NAME, family, name, ("filter", hook, PRIORITY));
         rule(out, family, name, |out| {
             write_only_syn(out);
             write_key(out, family, false);
@@ -178,40 +144,20 @@ fn write_table(out: &mut Writer, family: Family) {
 }
 
 fn rule(out: &mut Writer, family: Family, chain: &str, write: impl FnOnce(&mut Writer)) {
-    message(out, MSG_NEWRULE, CREATE | APPEND, family, |out| {
+    message(out, NAME, MSG_NEWRULE, CREATE | APPEND, family, |out| {
         out.text(RULE_CHAIN, chain);
         out.nest(RULE_EXPRESSIONS, |out| {
             // TCP only.
-            expr(out, "meta", |out| {
-                reg(out, 1, Reg(0));
-                out.number(2, META_L4PROTO);
-            });
-            compare(out, libc::IPPROTO_TCP as u8);
+            load(out, family, Field::Protocol, Reg(0));
+            compare(out, EQUAL, &[libc::IPPROTO_TCP as u8]);
             write(out);
         });
     });
 }
 
-fn compare(out: &mut Writer, byte: u8) {
-    expr(out, "cmp", |out| {
-        reg(out, 1, Reg(0));
-        out.number(2, 0);
-        out.nest(3, |out| out.raw(DATA_VALUE, &[byte]));
-    });
-}
-
-fn payload(out: &mut Writer, base: u32, offset: u32, length: u32, to: u8) {
-    expr(out, "payload", |out| {
-        reg(out, 1, Reg(to));
-        out.number(2, base);
-        out.number(3, offset);
-        out.number(4, length);
-    });
-}
-
 /// Of the flags SYN, RST and ACK only SYN is set.
 fn write_only_syn(out: &mut Writer) {
-    payload(out, 2, 13, 1, 0);
+    payload(out, TRANSPORT, 13, 1, Reg(0));
     expr(out, "bitwise", |out| {
         reg(out, 1, Reg(0));
         reg(out, 2, Reg(0));
@@ -219,24 +165,20 @@ fn write_only_syn(out: &mut Writer) {
         out.nest(4, |out| out.raw(DATA_VALUE, &[0x16]));
         out.nest(5, |out| out.raw(DATA_VALUE, &[0]));
     });
-    compare(out, 0x02);
+    compare(out, EQUAL, &[0x02]);
 }
 
 /// Loads what is looked for in the set; `reversed` for packets towards the client.
 fn write_key(out: &mut Writer, family: Family, reversed: bool) {
-    let (source, length) = match family {
-        Family::V4 => (12, 4),
-        Family::V6 => (8, 16),
-    };
     let width = width(family);
     let at = match reversed {
         false => [0, width, width + 1, 2 * width + 1],
         true => [width + 1, 2 * width + 1, 0, width],
     };
-    payload(out, 1, source, length, at[0]);
-    payload(out, 2, 0, 2, at[1]);
-    payload(out, 1, source + length, length, at[2]);
-    payload(out, 2, 2, 2, at[3]);
+    load(out, family, Field::Source, Reg(at[0]));
+    payload(out, TRANSPORT, 0, 2, Reg(at[1]));
+    load(out, family, Field::Destination, Reg(at[2]));
+    load(out, family, Field::Port, Reg(at[3]));
 }
 
 fn write_member(out: &mut Writer, family: Family, reversed: bool) {
@@ -249,7 +191,7 @@ fn write_member(out: &mut Writer, family: Family, reversed: bool) {
 
 fn write_elements(out: &mut Writer, family: Family, all: &[Ends], time: Duration) {
     let timeout = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-    message(out, MSG_NEWSETELEM, CREATE, family, |out| {
+    message(out, NAME, MSG_NEWSETELEM, CREATE, family, |out| {
         out.text(SET_ELEM_LIST_SET, SET);
         out.nest(SET_ELEM_LIST_ELEMENTS, |out| {
             for ends in all {

@@ -185,7 +185,7 @@ const NUMGEN_RANDOM: u32 = 1;
 const HASH_JENKINS: u32 = 0;
 
 /// Loads from the network header (base 1), the transport header (base 2), packet facts (meta) or conntrack.
-fn load(out: &mut Writer, family: Family, field: Field, to: Reg) {
+pub(super) fn load(out: &mut Writer, family: Family, field: Field, to: Reg) {
     let mut payload = |base: u32, offset: u32, length: u32| {
         expr(out, "payload", |out| {
             reg(out, 1, to);
