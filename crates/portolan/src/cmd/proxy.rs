@@ -9,6 +9,7 @@
 //! ```
 
 mod checks;
+mod counts;
 mod delays;
 mod flags;
 mod flows;
@@ -25,6 +26,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context;
+use portolan_kernel::nft::ConnectionCounts;
 use portolan_model::sync::Pace;
 use portolan_reflect::{NodeOptions, Options, Problems};
 use tokio::sync::{mpsc, watch};
@@ -47,7 +49,13 @@ pub struct ProxyOptions {
     pub metrics: Option<SocketAddr>,
     /// Whether TCP connections to endpoints that are gone for good are reset.
     pub reset_gone_connections: bool,
+    /// Whether new flows through Services are counted.
+    pub count_connections: bool,
 }
+
+/// Pairs of destination and endpoint that are counted in each family: each takes about 200 bytes of the kernel, and 16
+/// for each CPU.
+const COUNTED_MAX: u32 = 65_536;
 
 /// Batches of Problems that may wait to be told; more are dropped, and come again when their Services change.
 const PROBLEMS_WAITING_MAX: usize = 256;
@@ -99,7 +107,11 @@ pub async fn serve(options: ProxyOptions) -> anyhow::Result<()> {
     let (interfaces_in, interfaces) = watch::channel(interfaces::addresses()?);
     let (reflections_in, reflections) = watch::channel(None);
     let (problems_in, problems) = mpsc::channel(PROBLEMS_WAITING_MAX);
-    let telemetry = Arc::new(metrics::Telemetry::new(options.pace.max));
+    let mut telemetry = metrics::Telemetry::new(options.pace.max);
+    if options.count_connections {
+        telemetry = telemetry.counting(ConnectionCounts::open(COUNTED_MAX)?);
+    }
+    let telemetry = Arc::new(telemetry);
     let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
 
     let reflect = Options {

@@ -118,6 +118,7 @@ fn run_agent(node: &str, dir: PathBuf) -> anyhow::Result<()> {
             healthz: Some((Ipv4Addr::UNSPECIFIED, 10256).into()),
             metrics: Some((Ipv4Addr::LOCALHOST, 10249).into()),
             reset_gone_connections: false,
+            count_connections: true,
         };
         tokio::select! {
             ended = agent::run(dir, plan, &kubeconfig) => ended.map_err(anyhow::Error::from),

@@ -59,6 +59,9 @@ pub struct Args {
     /// Reset TCP connections to endpoints that are gone for good, instead of letting their clients wait.
     #[arg(long)]
     reset_gone_connections: bool,
+    /// Count new flows through each Service port (/metrics) and to each endpoint (/counters).
+    #[arg(long)]
+    count_connections: bool,
 }
 
 impl Args {
@@ -112,6 +115,7 @@ impl Args {
             healthz: address(&self.healthz_bind_address)?,
             metrics: address(&self.metrics_bind_address)?,
             reset_gone_connections: self.reset_gone_connections,
+            count_connections: self.count_connections,
         })
     }
 }
@@ -198,6 +202,14 @@ mod tests {
             .node
             .node_port_addresses;
         assert!(matches!(within, NodePortAddresses::Within(ranges) if ranges.len() == 1));
+    }
+
+    #[test]
+    fn what_kube_proxy_has_not_is_off_by_default() {
+        let given = options("").unwrap();
+        assert!(!given.reset_gone_connections && !given.count_connections);
+        let given = options("--reset-gone-connections --count-connections").unwrap();
+        assert!(given.reset_gone_connections && given.count_connections);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The HTTP side: /healthz, /livez, /metrics, /proxyMode.
+//! The HTTP side: /healthz, /livez, /metrics, /counters, /proxyMode.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -82,6 +82,14 @@ fn answer(path: &str, telemetry: &Telemetry) -> Response<Full<Bytes>> {
             "application/openmetrics-text; version=1.0.0; charset=utf-8",
             telemetry.text(),
         ),
+        "/counters" => match telemetry.counters() {
+            Some(counters) => reply(StatusCode::OK, "application/json", counters.to_string()),
+            None => reply(
+                StatusCode::NOT_FOUND,
+                "text/plain; charset=utf-8",
+                "nothing is counted: start the proxy with --count-connections\n".into(),
+            ),
+        },
         "/proxyMode" => reply(
             StatusCode::OK,
             "text/plain; charset=utf-8",

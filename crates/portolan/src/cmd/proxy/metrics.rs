@@ -4,6 +4,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use portolan_k8s::Timestamp;
+use portolan_kernel::nft::ConnectionCounts;
 use portolan_model::reset::Look;
 use portolan_model::sync::Outcome;
 use portolan_reflect::Reflection;
@@ -12,6 +13,9 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
+use serde_json::Value;
+
+use super::counts::Tally;
 
 use super::delays::Delays;
 
@@ -34,6 +38,7 @@ pub(super) struct Telemetry {
     ports: Gauge,
     endpoints: Gauge,
     problems: Gauge,
+    tally: Option<Tally>,
     state: Mutex<State>,
     /// A change that waits for longer than this makes the proxy unhealthy.
     patience: Duration,
@@ -81,6 +86,7 @@ impl Telemetry {
             ports: Gauge::default(),
             endpoints: Gauge::default(),
             problems: Gauge::default(),
+            tally: None,
             state: Mutex::default(),
             patience: sync_period * 2,
             registry: Registry::default(),
@@ -170,6 +176,18 @@ impl Telemetry {
         }
     }
 
+    /// The same, and it tells what `table` counts.
+    pub(super) fn counting(mut self, table: ConnectionCounts) -> Self {
+        self.tally = Some(Tally::new(table, &mut self.registry));
+        self
+    }
+
+    /// What was counted, endpoint by endpoint; `None` when nothing is counted.
+    pub(super) fn counters(&self) -> Option<Value> {
+        let reflection = self.lock().reflection.clone();
+        Some(self.tally.as_ref()?.json(&reflection?.snapshot))
+    }
+
     /// A new Snapshot is to be programmed.
     pub(super) fn wanted(&self, reflection: Reflection) {
         let mut state = self.lock();
@@ -251,7 +269,10 @@ impl Telemetry {
     /// All metrics as text (OpenMetrics). What has to be counted is counted now, not on every change.
     pub(super) fn text(&self) -> String {
         let reflection = self.lock().reflection.clone();
-        if let Some(reflection) = reflection {
+        let mut published = None;
+        if let Some(reflection) = &reflection {
+            let tally = self.tally.as_ref();
+            published = tally.map(|tally| tally.publish(&reflection.snapshot));
             let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
             let ports = || reflection.snapshot.ports();
             let mut names: Vec<_> = ports().map(|port| &port.key.service).collect();
@@ -267,7 +288,9 @@ impl Telemetry {
         }
         self.delays.tell();
         let mut text = String::new();
-        match encode(&mut text, &self.registry) {
+        let encoded = encode(&mut text, &self.registry);
+        drop(published);
+        match encoded {
             Ok(()) => text,
             Err(error) => format!("# {error}\n"),
         }

@@ -1,0 +1,111 @@
+//! `--count-connections`: what the kernel has counted, read when somebody asks and not before.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use portolan_kernel::nft::ConnectionCounts;
+use portolan_model::counts::Counts;
+use portolan_model::{PortKey, Snapshot};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::registry::Registry;
+use serde_json::{Value, json};
+
+/// The kernel's counts and their totals.
+#[derive(Debug)]
+pub(super) struct Tally {
+    state: Mutex<State>,
+    connections: Family<Vec<(&'static str, String)>, Counter>,
+    others: Counter,
+}
+
+struct State {
+    table: ConnectionCounts,
+    counts: Counts,
+}
+
+impl std::fmt::Debug for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.counts.fmt(f)
+    }
+}
+
+impl Tally {
+    /// Nothing has been counted yet.
+    pub(super) fn new(table: ConnectionCounts, registry: &mut Registry) -> Self {
+        let (connections, others) = (Family::default(), Counter::default());
+        registry.register(
+            "portolan_proxy_service_connections",
+            "New flows through a port of a Service, on this node",
+            connections.clone(),
+        );
+        registry.register(
+            "portolan_proxy_other_service_connections",
+            "New flows through ports of Services that there are too many of to tell them apart",
+            others.clone(),
+        );
+        let counts = Counts::default();
+        Tally {
+            state: Mutex::new(State { table, counts }),
+            connections,
+            others,
+        }
+    }
+
+    /// Brings the metrics up to date: one series for each Service port that has had a flow. They are whole as long as
+    /// what is returned is kept.
+    pub(super) fn publish(&self, snapshot: &Snapshot) -> impl Sized {
+        let state = self.update(snapshot);
+        self.connections.clear();
+        for (key, count) in state.counts.ports() {
+            let series = self.connections.get_or_create(&labels(key));
+            series.inc_by(count.total);
+        }
+        self.others
+            .inc_by(state.counts.others() - self.others.get());
+        state
+    }
+
+    /// The same with every endpoint, for people and programs that ask for it.
+    pub(super) fn json(&self, snapshot: &Snapshot) -> Value {
+        let state = self.update(snapshot);
+        let ports = state.counts.ports().iter().map(|(key, count)| {
+            let endpoints = count.endpoints.iter();
+            let endpoints: serde_json::Map<String, Value> = endpoints
+                .map(|(address, count)| (address.to_string(), json!(count)))
+                .collect();
+            json!({
+                "namespace": key.service.namespace.as_ref(),
+                "service": key.service.name.as_ref(),
+                "port": key.port.as_ref(),
+                "protocol": key.protocol.as_str(),
+                "connections": count.total,
+                "endpoints": endpoints,
+            })
+        });
+        let ports: Vec<Value> = ports.collect();
+        json!({ "ports": ports, "others": state.counts.others() })
+    }
+
+    fn update(&self, snapshot: &Snapshot) -> MutexGuard<'_, State> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        match state.table.read() {
+            Ok(counted) => state.counts.take(snapshot, counted),
+            Err(error) => {
+                tracing::warn!(%error, "connections are told as they were counted before")
+            }
+        }
+        state
+    }
+}
+
+fn labels(key: &PortKey) -> Vec<(&'static str, String)> {
+    vec![
+        ("namespace", key.service.namespace.to_string()),
+        ("service", key.service.name.to_string()),
+        ("port", key.port.to_string()),
+        ("protocol", key.protocol.to_string()),
+    ]
+}
+
+#[cfg(test)]
+mod tests;
