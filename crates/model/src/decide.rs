@@ -9,7 +9,7 @@ use ipnet::IpNet;
 
 use crate::balance::{Balance, Choices};
 use crate::name::Family;
-use crate::node::{LocalPods, NodeFacts};
+use crate::node::NodeFacts;
 use crate::packet::Origin;
 use crate::service::{
     Affinity, Endpoint, Frontend, FrontendKind, Place, ServicePort, TrafficPolicy,
@@ -76,9 +76,10 @@ pub fn decide(node: &NodeFacts, port: &ServicePort) -> Vec<Treatment> {
         .into_iter()
         .map(|(frontend, kind)| {
             let lists = lists_of(frontend.place.family());
+            let pods_known = node.local_pods.known(frontend.place.family());
             let (pod, host, outside) = match kind {
-                FrontendKind::ClusterIp => internal(node, port, &lists),
-                _ => external(node, port, &lists),
+                FrontendKind::ClusterIp => internal(port, &lists, node.masquerade_all, pods_known),
+                _ => external(port, &lists, pods_known),
             };
             let sources = match kind {
                 FrontendKind::LoadBalancer => allowed_sources(node, port, frontend.place),
@@ -174,27 +175,31 @@ fn near<'a>(node: &NodeFacts, ready: &[&'a Endpoint]) -> Vec<&'a Endpoint> {
 }
 
 /// ClusterIP: whoever is no pod is masqueraded, so that the answer comes back through this node.
-fn internal(node: &NodeFacts, port: &ServicePort, lists: &Lists) -> (Action, Action, Action) {
+fn internal(
+    port: &ServicePort,
+    lists: &Lists,
+    masquerade_all: bool,
+    pods_known: bool,
+) -> (Action, Action, Action) {
     let list = match port.internal_policy {
         TrafficPolicy::Cluster => &lists.cluster,
         TrafficPolicy::Local => &lists.local,
     };
-    let pods_known = node.local_pods != LocalPods::Unknown;
-    let act = |foreign: bool| balance(list, lists, node.masquerade_all || (foreign && pods_known));
+    let act = |foreign: bool| balance(list, lists, masquerade_all || (foreign && pods_known));
     (act(false), act(true), act(true))
 }
 
 /// NodePort, externalIP, LoadBalancer: Cluster masquerades everybody.
 /// Local keeps the source of outside clients; pods and the host take a short cut to every endpoint.
-fn external(node: &NodeFacts, port: &ServicePort, lists: &Lists) -> (Action, Action, Action) {
+fn external(port: &ServicePort, lists: &Lists, pods_known: bool) -> (Action, Action, Action) {
     if port.external_policy == TrafficPolicy::Cluster {
         let act = || balance(&lists.cluster, lists, true);
         return (act(), act(), act());
     }
     let outside = balance(&lists.local, lists, false);
-    let pod = match node.local_pods {
-        LocalPods::Unknown => outside.clone(),
-        _ => balance(&lists.cluster, lists, false),
+    let pod = match pods_known {
+        true => balance(&lists.cluster, lists, false),
+        false => outside.clone(),
     };
     (pod, balance(&lists.cluster, lists, true), outside)
 }

@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use crate::name::Family;
+
 /// How traffic of pods is told from traffic of anybody else (kube-proxy's `detectLocalMode`).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum LocalPods {
@@ -18,6 +20,17 @@ pub enum LocalPods {
     Interface(Arc<str>),
     /// Packets that arrive on an interface whose name starts so come from pods (mode `InterfaceNamePrefix`).
     InterfacePrefix(Arc<str>),
+}
+
+impl LocalPods {
+    /// Whether pods can be told apart in this family: a range tells something of its own family only.
+    pub fn known(&self, family: Family) -> bool {
+        match self {
+            LocalPods::Unknown => false,
+            LocalPods::Cidrs(cidrs) => cidrs.iter().any(|c| Family::of(c.addr()) == family),
+            LocalPods::Interface(_) | LocalPods::InterfacePrefix(_) => true,
+        }
+    }
 }
 
 /// What the node itself adds to the meaning of a Service.

@@ -23,14 +23,38 @@ pub enum DetectLocal {
     InterfaceNamePrefix(String),
 }
 
-/// On which of the node's addresses NodePorts answer (`--nodeport-addresses`).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum NodePortAddresses {
-    /// The node's primary addresses, one per family: its InternalIPs. The default of nftables mode.
-    #[default]
-    Primary,
-    /// Every address that lies in one of these ranges.
-    Within(Vec<IpNet>),
+/// On which of the node's addresses NodePorts answer (`--nodeport-addresses`). Loopback addresses never do, whatever is
+/// written here (R-NODEPORT-3).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodePortAddresses {
+    /// The node's primary addresses, one per family: its InternalIPs.
+    pub primary: bool,
+    /// And every address that lies in one of these ranges.
+    pub ranges: Vec<IpNet>,
+}
+
+impl NodePortAddresses {
+    /// The default of nftables mode.
+    pub const PRIMARY: Self = NodePortAddresses {
+        primary: true,
+        ranges: Vec::new(),
+    };
+
+    /// The addresses in these ranges only.
+    pub fn within(ranges: Vec<IpNet>) -> Self {
+        let primary = false;
+        NodePortAddresses { primary, ranges }
+    }
+
+    fn choose(&self, listed: &[IpAddr], addresses: &BTreeSet<IpAddr>) -> BTreeSet<IpAddr> {
+        let inside = |ip: &&IpAddr| self.ranges.iter().any(|range| range.contains(*ip));
+        let mut chosen: BTreeSet<IpAddr> = addresses.iter().filter(inside).copied().collect();
+        if self.primary {
+            chosen.extend(primary(listed, addresses));
+        }
+        chosen.retain(|ip| !ip.is_loopback());
+        chosen
+    }
 }
 
 /// What the operator has decided about this node.
@@ -71,13 +95,7 @@ pub(crate) fn facts(
             LocalPods::InterfacePrefix(prefix.as_str().into())
         }
     };
-    let node_port_addresses = match &options.node_port_addresses {
-        NodePortAddresses::Primary => primary(&listed, &addresses),
-        NodePortAddresses::Within(cidrs) => {
-            let inside = |ip: &&IpAddr| cidrs.iter().any(|cidr| cidr.contains(*ip));
-            addresses.iter().filter(inside).copied().collect()
-        }
-    };
+    let node_port_addresses = options.node_port_addresses.choose(&listed, &addresses);
     let zone = node.and_then(|node| {
         node.metadata
             .labels
@@ -124,7 +142,7 @@ fn primary(listed: &[IpAddr], addresses: &BTreeSet<IpAddr>) -> BTreeSet<IpAddr> 
     match chosen.is_empty() {
         true => addresses
             .iter()
-            .filter(|ip| !ip.is_loopback() && !link_local(ip))
+            .filter(|ip| !link_local(ip))
             .copied()
             .collect(),
         false => chosen,
@@ -139,3 +157,6 @@ fn pod_cidrs(node: &wire::Node) -> Vec<IpNet> {
         .filter_map(|text| parse_cidr(text))
         .collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -192,7 +192,7 @@ fn options(node: &NodeFacts) -> NodeOptions {
                 DetectLocal::InterfaceNamePrefix(prefix.to_string())
             }
         },
-        node_port_addresses: NodePortAddresses::Within(
+        node_port_addresses: NodePortAddresses::within(
             node.node_port_addresses
                 .iter()
                 .copied()

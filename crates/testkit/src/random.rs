@@ -135,6 +135,8 @@ fn facts() -> impl Strategy<Value = NodeFacts> {
         7 => Just(world::node().local_pods),
         1 => Just(LocalPods::Unknown),
         1 => Just(LocalPods::InterfacePrefix("pod".into())),
+        // Of one family and of this node only.
+        1 => Just(LocalPods::Cidrs(vec![world::net("10.1.0.0/24")])),
     ];
     let answers_in = prop::option::weighted(0.2, select(Family::ALL.to_vec()));
     (any::<bool>(), prop::bool::weighted(0.1), pods, answers_in).prop_map(

@@ -9,6 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 
+use ipnet::IpNet;
 use portolan_model::{Family, Listener, LocalPods, NodeFacts, Packet, Protocol, Verdict};
 use serde::Deserialize;
 use serde_json::Value;
@@ -225,6 +226,7 @@ enum LocalPodsFile {
     Unknown,
     Interface(String),
     InterfacePrefix(String),
+    Cidrs(Vec<IpNet>),
 }
 
 impl NodeFile {
@@ -244,6 +246,7 @@ impl NodeFile {
             LocalPodsFile::Unknown => LocalPods::Unknown,
             LocalPodsFile::Interface(name) => LocalPods::Interface(name.into()),
             LocalPodsFile::InterfacePrefix(prefix) => LocalPods::InterfacePrefix(prefix.into()),
+            LocalPodsFile::Cidrs(ranges) => LocalPods::Cidrs(ranges),
         };
         facts
     }

@@ -64,6 +64,7 @@ pub fn home(address: IpAddr) -> Option<Home> {
         _ if within("10.1.0.0/24") || within("fd00:10:1::/64") => Some(Home::Pod),
         _ if within("10.0.0.0/8") || within("fd00:10::/32") => Some(Home::OtherNode),
         _ if within("192.168.0.0/24") || within("fd00:192:168::/64") => Some(Home::OtherNode),
+        _ if address.is_loopback() => Some(Home::Node),
         _ if address == gateway(Family::V4) || address == gateway(Family::V6) => Some(Home::Node),
         _ if within("203.0.113.0/24") || within("2001:db8:113::/64") => Some(Home::Outside),
         _ => None,

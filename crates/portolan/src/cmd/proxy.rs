@@ -72,6 +72,7 @@ const BLOCKING_MAX: usize = 16;
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let options = args.options()?;
     crate::cmd::logging::start();
+    flags::warn_of_localhost(&options.node.node_port_addresses);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
         .max_blocking_threads(BLOCKING_MAX)

@@ -12,7 +12,7 @@ fn tracker() -> Tracker {
     let options = NodeOptions {
         name: "n1".into(),
         detect_local: DetectLocal::ClusterCidr(vec!["10.0.0.0/8".parse().unwrap()]),
-        node_port_addresses: NodePortAddresses::Primary,
+        node_port_addresses: NodePortAddresses::PRIMARY,
         masquerade_all: false,
         service_cidrs: Vec::new(),
     };

@@ -110,7 +110,7 @@ fn run_agent(node: &str, dir: PathBuf) -> anyhow::Result<()> {
             node: NodeOptions {
                 name: plan.name(),
                 detect_local: DetectLocal::ClusterCidr(plan::pods().into()),
-                node_port_addresses: NodePortAddresses::Primary,
+                node_port_addresses: NodePortAddresses::PRIMARY,
                 masquerade_all: false,
                 service_cidrs: plan::services().into(),
             },

@@ -1,11 +1,11 @@
 //! The command line of `portolan proxy`: kube-proxy's flags, as far as they have a meaning here.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use portolan_model::sync::Pace;
 use portolan_reflect::{DetectLocal, NodeOptions, NodePortAddresses};
 
@@ -35,7 +35,7 @@ pub struct Args {
     /// How names of pod interfaces start, for InterfaceNamePrefix.
     #[arg(long, default_value = "")]
     pod_interface_name_prefix: String,
-    /// Addresses on which NodePorts answer: `primary`, or ranges.
+    /// Addresses on which NodePorts answer: `primary`, `all` and ranges, together.
     #[arg(long, value_delimiter = ',', default_value = "primary")]
     nodeport_addresses: Vec<String>,
     /// Masquerade everything that goes to a ClusterIP.
@@ -121,18 +121,50 @@ impl Args {
 }
 
 fn node_port_addresses(texts: &[String]) -> anyhow::Result<NodePortAddresses> {
-    if texts.iter().all(|text| text == "primary") {
-        return Ok(NodePortAddresses::Primary);
+    let mut chosen = NodePortAddresses::within(Vec::new());
+    for text in texts.iter().map(|text| text.trim()) {
+        match text {
+            "" => {}
+            "primary" => chosen.primary = true,
+            "all" => chosen.ranges.extend(everywhere()),
+            "localhost" => chosen.ranges.extend(localhost()),
+            range => chosen.ranges.push(range.parse().with_context(|| {
+                format!("--nodeport-addresses {range}: none of `primary`, `all`, a range such as 192.168.0.0/24")
+            })?),
+        }
     }
-    let range = |text: &String| {
-        let wrong = || format!("--nodeport-addresses {text}: neither `primary` nor a range");
-        text.parse::<IpNet>().with_context(wrong)
-    };
-    texts
+    match chosen.ranges.is_empty() {
+        true => Ok(NodePortAddresses::PRIMARY),
+        false => Ok(chosen),
+    }
+}
+
+/// Every address there is.
+fn everywhere() -> [IpNet; 2] {
+    [
+        IpNet::from(Ipv4Net::default()),
+        IpNet::from(Ipv6Net::default()),
+    ]
+}
+
+fn localhost() -> [IpNet; 2] {
+    [
+        IpNet::from(IpAddr::from(Ipv4Addr::LOCALHOST)),
+        IpNet::from(IpAddr::from(Ipv6Addr::LOCALHOST)),
+    ]
+}
+
+/// What of `--nodeport-addresses` can't be had; kube-proxy's nftables mode has no NodePorts on localhost either.
+pub(super) fn warn_of_localhost(wanted: &NodePortAddresses) {
+    for range in wanted
+        .ranges
         .iter()
-        .map(range)
-        .collect::<Result<_, _>>()
-        .map(NodePortAddresses::Within)
+        .filter(|range| range.addr().is_loopback())
+    {
+        tracing::warn!(
+            "--nodeport-addresses {range}: NodePorts do not answer on loopback addresses in this mode; use an address of the node"
+        );
+    }
 }
 
 fn address(text: &str) -> anyhow::Result<Option<SocketAddr>> {
@@ -201,7 +233,43 @@ mod tests {
             .unwrap()
             .node
             .node_port_addresses;
-        assert!(matches!(within, NodePortAddresses::Within(ranges) if ranges.len() == 1));
+        assert_eq!(
+            within,
+            NodePortAddresses::within(vec![net("192.168.0.0/24")])
+        );
+    }
+
+    fn net(text: &str) -> IpNet {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn node_port_addresses_are_words_and_ranges() {
+        let wanted = |line: &str| options(line).unwrap().node.node_port_addresses;
+        let with = |primary: bool, ranges: &[&str]| NodePortAddresses {
+            primary,
+            ranges: ranges.iter().map(|text| net(text)).collect(),
+        };
+        let primary = NodePortAddresses::PRIMARY;
+        for (line, is) in [
+            ("", primary.clone()),
+            ("--nodeport-addresses=", primary.clone()),
+            ("--nodeport-addresses primary", primary),
+            (
+                "--nodeport-addresses all",
+                with(false, &["0.0.0.0/0", "::/0"]),
+            ),
+            (
+                "--nodeport-addresses primary,203.0.113.0/24",
+                with(true, &["203.0.113.0/24"]),
+            ),
+            (
+                "--nodeport-addresses 127.0.0.0/8,localhost",
+                with(false, &["127.0.0.0/8", "127.0.0.1/32", "::1/128"]),
+            ),
+        ] {
+            assert_eq!(wanted(line), is, "{line}");
+        }
     }
 
     #[test]
@@ -222,7 +290,7 @@ mod tests {
                 "--pod-bridge-interface",
             ),
             ("--detect-local-mode X", "is none of"),
-            ("--nodeport-addresses x", "neither"),
+            ("--nodeport-addresses x", "none of `primary`"),
             ("--sync-period 5", "is no duration"),
         ] {
             let error = options(line)

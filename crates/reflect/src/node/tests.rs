@@ -1,0 +1,56 @@
+//! Which addresses NodePorts get.
+
+use super::*;
+
+const INTERFACES: [&str; 8] = [
+    "127.0.0.1",
+    "::1",
+    "192.168.0.11",
+    "192.168.0.111",
+    "203.0.113.1",
+    "fd00:192:168::11",
+    "2001:db8:113::1",
+    "fe80::1",
+];
+
+fn ips(texts: &[&str]) -> BTreeSet<IpAddr> {
+    texts.iter().map(|text| text.parse().unwrap()).collect()
+}
+
+fn chosen(primary: bool, ranges: &[&str], listed: &[&str]) -> BTreeSet<IpAddr> {
+    let ranges = ranges.iter().map(|text| text.parse().unwrap());
+    let wanted = NodePortAddresses {
+        primary,
+        ranges: ranges.collect(),
+    };
+    let listed: Vec<IpAddr> = listed.iter().map(|text| text.parse().unwrap()).collect();
+    wanted.choose(&listed, &ips(&INTERFACES))
+}
+
+/// R-NODEPORT-1, R-NODEPORT-3.
+#[test]
+fn node_port_addresses_are_primary_ones_ranges_or_both() {
+    let listed = ["192.168.0.11", "192.168.0.111", "fd00:192:168::11"];
+    let primary = ips(&["192.168.0.11", "fd00:192:168::11"]);
+    assert_eq!(chosen(true, &[], &listed), primary);
+    let all = ["0.0.0.0/0", "::/0"];
+    assert_eq!(chosen(false, &all, &listed), ips(&INTERFACES[2..]));
+    let with_outer = ips(&["192.168.0.11", "fd00:192:168::11", "203.0.113.1"]);
+    assert_eq!(chosen(true, &["203.0.113.0/24"], &listed), with_outer);
+    assert_eq!(
+        chosen(false, &["203.0.113.0/24"], &listed),
+        ips(&["203.0.113.1"])
+    );
+    assert_eq!(
+        chosen(false, &["127.0.0.0/8", "::1/128"], &listed),
+        ips(&[])
+    );
+    assert_eq!(chosen(false, &["198.51.100.0/24"], &listed), ips(&[]));
+}
+
+/// Whoever runs outside a cluster has no Node object.
+#[test]
+fn without_a_node_object_all_addresses_that_others_reach_are_primary() {
+    assert_eq!(chosen(true, &[], &[]), ips(&INTERFACES[2..7]));
+    assert_eq!(chosen(true, &[], &["203.0.113.1"]), ips(&["203.0.113.1"]));
+}
