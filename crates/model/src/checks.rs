@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
 
-use crate::name::{Family, ServiceName};
+use crate::name::{Families, Family, ServiceName};
 use crate::problem::Problem;
 use crate::service::ServicePort;
 use crate::snapshot::Snapshot;
@@ -25,7 +25,7 @@ pub struct Check {
     /// Seconds since the epoch: of two Services that want one port, the older has it.
     created: i64,
     port: NonZeroU16,
-    families: BTreeSet<Family>,
+    families: Families,
     /// Ready endpoints on this node in IPv4 and IPv6; each address once, whatever its ports.
     local: [usize; 2],
 }
@@ -99,7 +99,7 @@ impl HealthChecks {
 
 fn served(service: &ServiceName, check: &Check, address: IpAddr) -> Option<Served> {
     let family = Family::of(address);
-    let answers = check.families.contains(&family);
+    let answers = check.families.contains(family);
     answers.then(|| Served {
         service: service.clone(),
         local_endpoints: check.local[family as usize],
@@ -131,7 +131,7 @@ fn check(snapshot: &Snapshot, service: &ServiceName) -> Option<Check> {
     Some(Check {
         created: first.created,
         port: first.health_check_node_port?,
-        families: first.families.clone(),
+        families: first.families,
         local: local.map(|ips| ips.len()),
     })
 }

@@ -21,6 +21,7 @@ mod name;
 mod node;
 mod overlay;
 mod packet;
+mod packing;
 mod problem;
 pub mod reset;
 mod route;
@@ -34,10 +35,11 @@ pub mod sync;
 pub use backend::{ApplyError, Backend, Target};
 pub use balance::{Balance, Choices};
 pub use decide::{Action, Treatment, decide};
-pub use name::{Family, PortKey, Protocol, ServiceName};
+pub use name::{Families, Family, PortKey, Protocol, ServiceName};
 pub use node::{LocalPods, NodeFacts};
 pub use overlay::Overlay;
 pub use packet::{Origin, Packet, Verdict};
+pub use packing::packed;
 pub use problem::Problem;
 pub use service::{
     Affinity, Endpoint, Frontend, FrontendKind, Hints, Listener, Place, ServicePort, TrafficPolicy,

@@ -78,6 +78,44 @@ impl Family {
     }
 }
 
+/// A set of families. Every Service port has one, so it needs no memory of its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Families([bool; 2]);
+
+impl Families {
+    /// Whether the family is in the set.
+    pub const fn contains(self, family: Family) -> bool {
+        self.0[family as usize]
+    }
+
+    /// Whether there is no family in the set.
+    pub const fn is_empty(self) -> bool {
+        !self.0[0] && !self.0[1]
+    }
+
+    /// The families in the order of [`Family::ALL`].
+    pub fn iter(self) -> impl Iterator<Item = Family> {
+        let has = move |family: &Family| self.contains(*family);
+        Family::ALL.into_iter().filter(has)
+    }
+}
+
+impl FromIterator<Family> for Families {
+    fn from_iter<I: IntoIterator<Item = Family>>(families: I) -> Self {
+        let mut set = Families::default();
+        families
+            .into_iter()
+            .for_each(|family| set.0[family as usize] = true);
+        set
+    }
+}
+
+impl<const N: usize> From<[Family; N]> for Families {
+    fn from(families: [Family; N]) -> Self {
+        families.into_iter().collect()
+    }
+}
+
 /// Namespace and name of a Service; displayed as `namespace/name`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ServiceName {
@@ -132,5 +170,19 @@ impl fmt::Display for PortKey {
             write!(f, ":{}", self.port)?;
         }
         write!(f, "/{}", self.protocol)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn families_are_a_set_in_order() {
+        let both: Families = [Family::V6, Family::V4, Family::V6].into();
+        assert_eq!(both.iter().collect::<Vec<_>>(), Family::ALL);
+        let one: Families = [Family::V6].into();
+        assert!(one.contains(Family::V6) && !one.contains(Family::V4) && !one.is_empty());
+        assert!(Families::default().is_empty());
     }
 }

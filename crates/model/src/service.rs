@@ -10,7 +10,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::balance::{Balance, WEIGHT_DEFAULT};
-use crate::name::{Family, PortKey, Protocol};
+use crate::name::{Families, Family, PortKey, Protocol};
 
 /// `internalTrafficPolicy` or `externalTrafficPolicy`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -174,7 +174,7 @@ pub struct ServicePort {
     /// `spec.ports[].nodePort`; `None` when there is none (0 in the API).
     pub node_port: Option<NonZeroU16>,
     /// `spec.ipFamilies`: the families in which the NodePort answers.
-    pub families: BTreeSet<Family>,
+    pub families: Families,
     /// `spec.loadBalancerSourceRanges`; empty means everybody. Guards LoadBalancer addresses only.
     pub source_ranges: Vec<IpNet>,
     /// `spec.sessionAffinity`.
@@ -207,7 +207,7 @@ impl ServicePort {
             external_ips: Vec::new(),
             load_balancer_ips: Vec::new(),
             node_port: None,
-            families: BTreeSet::new(),
+            families: Families::default(),
             source_ranges: Vec::new(),
             affinity: None,
             balance: Balance::Random,
@@ -250,7 +250,7 @@ impl ServicePort {
         ));
         all.extend(of_addresses(&self.external_ips, FrontendKind::ExternalIp));
         if let Some(port) = self.node_port {
-            let at = |&family: &Family| Frontend {
+            let at = |family: Family| Frontend {
                 place: Place::NodePort(family),
                 protocol,
                 port,

@@ -1,13 +1,12 @@
 //! One Service as the tracker keeps it: its ports, without endpoints.
 
-use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::time::Duration;
 
 use portolan_k8s::wire;
 use portolan_model::{
-    Affinity, Balance, Family, PortKey, Problem, ServiceName, ServicePort, TrafficPolicy,
+    Affinity, Balance, Families, Family, PortKey, Problem, ServiceName, ServicePort, TrafficPolicy,
 };
 
 use crate::address::{parse_cidr, parse_ip};
@@ -60,10 +59,10 @@ impl Reader<'_> {
         let cluster_ips = self.addresses("spec.clusterIPs", &given);
         let families = families(spec, &cluster_ips);
         let external_ips = owned(&spec.external_ips);
-        let external_ips = self.addresses_in(&families, "spec.externalIPs", &external_ips);
+        let external_ips = self.addresses_in(families, "spec.externalIPs", &external_ips);
         let load_balancer_ips = load_balancer_ips(service);
         let load_balancer_ips =
-            self.addresses_in(&families, "status.loadBalancer.ingress", &load_balancer_ips);
+            self.addresses_in(families, "status.loadBalancer.ingress", &load_balancer_ips);
         let base = ServicePort {
             created: service
                 .metadata
@@ -150,14 +149,9 @@ impl Reader<'_> {
         all
     }
 
-    fn addresses_in(
-        &mut self,
-        families: &BTreeSet<Family>,
-        field: &str,
-        texts: &[&str],
-    ) -> Vec<IpAddr> {
+    fn addresses_in(&mut self, families: Families, field: &str, texts: &[&str]) -> Vec<IpAddr> {
         let mut all = self.addresses(field, texts);
-        for ip in all.extract_if(.., |ip| !families.contains(&Family::of(*ip))) {
+        for ip in all.extract_if(.., |ip| !families.contains(Family::of(*ip))) {
             self.wrong(
                 "InvalidAddress",
                 format!(
@@ -213,8 +207,8 @@ fn given_cluster_ips(spec: &wire::ServiceSpec) -> Vec<&str> {
 }
 
 /// The families of the ClusterIPs: they are what a proxier per family would have.
-fn families(spec: &wire::ServiceSpec, cluster_ips: &[IpAddr]) -> BTreeSet<Family> {
-    let of_ips: BTreeSet<Family> = cluster_ips.iter().map(|ip| Family::of(*ip)).collect();
+fn families(spec: &wire::ServiceSpec, cluster_ips: &[IpAddr]) -> Families {
+    let of_ips: Families = cluster_ips.iter().map(|ip| Family::of(*ip)).collect();
     let named = spec
         .ip_families
         .iter()

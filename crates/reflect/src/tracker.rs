@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use portolan_k8s::watch::Event;
 use portolan_k8s::{Timestamp, wire};
-use portolan_model::{Endpoint, PortKey, Problem, ServiceName, ServicePort, Snapshot};
+use portolan_model::{Endpoint, PortKey, Problem, ServiceName, ServicePort, Snapshot, packed};
 
 use crate::names::Names;
 use crate::node::{self, NodeOptions};
@@ -192,9 +192,9 @@ impl Tracker {
             self.snapshot.set_node(facts);
             self.dirty_node = false;
         }
-        for name in std::mem::take(&mut self.dirty) {
-            self.rebuild(&name);
-        }
+        let mut dirty: Vec<ServiceName> = std::mem::take(&mut self.dirty).into_iter().collect();
+        dirty.sort_unstable();
+        packed(dirty).for_each(|name| self.rebuild(&name));
         Some(Reflection {
             snapshot: Arc::new(self.snapshot.clone()),
             problems: self.problems.clone(),

@@ -1,4 +1,5 @@
 //! One event costs what it touches: its allocations, stage by stage, are the same with 1 000 Services and with 100 000.
+//! And what is kept of a Service and of an endpoint has a budget.
 //!
 //! ```text
 //!   bytes ──decode──▶ slice ──track──▶ Snapshot ──compile──▶ State ──diff──▶ Ops ──apply──▶ kernel
@@ -51,6 +52,33 @@ fn an_event_costs_what_it_touches() {
     });
 }
 
+/// Bytes that all stages together keep of a Service with two endpoints, and of each endpoint more. They are 1 221 and
+/// 84; agents with 10 000 Services are measured with them.
+const SERVICE_BYTES_MAX: u64 = 1_400;
+const ENDPOINT_BYTES_MAX: u64 = 100;
+
+#[test]
+fn what_is_kept_has_a_budget() {
+    let kept = |endpoints: u32| {
+        let (mut tracker, mut all) = (tracker(), None);
+        let kept = measure(|| {
+            fill(&mut tracker, KEPT, endpoints);
+            let snapshot = (*tracker.reflect().unwrap().snapshot).clone();
+            let (state, _) = Nftables.compile(&snapshot);
+            all = Some((snapshot, state));
+        });
+        u64::try_from(kept.bytes_current).unwrap() / u64::from(KEPT)
+    };
+    let (few, many) = (kept(2), kept(10));
+    let told = format!("a Service with 2 endpoints {few} B, with 10 {many} B");
+    eprintln!("{told}");
+    assert!(few <= SERVICE_BYTES_MAX, "{told}");
+    assert!((many - few) / 8 <= ENDPOINT_BYTES_MAX, "{told}");
+}
+
+/// Services whose memory is measured. Hash tables have room for a power of two: this is what the agent is measured with.
+const KEPT: u32 = 10_000;
+
 /// An agent that has everything standing.
 struct World {
     size: u32,
@@ -62,28 +90,8 @@ struct World {
 
 impl World {
     fn of(size: u32) -> Self {
-        let mut tracker = Tracker::new(
-            NodeOptions {
-                name: "n1".into(),
-                detect_local: DetectLocal::ClusterCidr(vec!["10.0.0.0/8".parse().unwrap()]),
-                node_port_addresses: NodePortAddresses::PRIMARY,
-                masquerade_all: false,
-                service_cidrs: Vec::new(),
-            },
-            BTreeSet::new(),
-        );
-        tracker.service(Event::Init);
-        tracker.slice(Event::Init);
-        tracker.node(Event::Init);
-        for index in 0..size {
-            tracker.service(Event::InitApply(
-                serde_json::from_value(service(index)).unwrap(),
-            ));
-            tracker.slice(Event::InitApply(decode(&slice(index, 0))));
-        }
-        tracker.service(Event::InitDone);
-        tracker.slice(Event::InitDone);
-        tracker.node(Event::InitDone);
+        let mut tracker = tracker();
+        fill(&mut tracker, size, 2);
         let snapshot = (*tracker.reflect().unwrap().snapshot).clone();
         let (state, _) = Nftables.compile(&snapshot);
         let mut target = NftTarget::open().unwrap();
@@ -101,7 +109,7 @@ impl World {
     fn events(mut self) -> [Cost; 5] {
         let mut costs = [Cost::default(); 5];
         for round in 1..=EVENTS {
-            let bytes = slice(round * 7919 % self.size, round);
+            let bytes = slice(round * 7919 % self.size, 2, round);
             for (sum, one) in costs.iter_mut().zip(self.event(&bytes)) {
                 sum.allocations += one.count_total;
                 sum.bytes += one.bytes_total;
@@ -138,6 +146,32 @@ struct Cost {
     bytes: u64,
 }
 
+fn tracker() -> Tracker {
+    let node = NodeOptions {
+        name: "n1".into(),
+        detect_local: DetectLocal::ClusterCidr(vec!["10.0.0.0/8".parse().unwrap()]),
+        node_port_addresses: NodePortAddresses::PRIMARY,
+        masquerade_all: false,
+        service_cidrs: Vec::new(),
+    };
+    Tracker::new(node, BTreeSet::new())
+}
+
+/// Lists so many Services, each with a slice.
+fn fill(tracker: &mut Tracker, services: u32, endpoints: u32) {
+    tracker.service(Event::Init);
+    tracker.slice(Event::Init);
+    tracker.node(Event::Init);
+    for index in 0..services {
+        let service = serde_json::from_value(service(index)).unwrap();
+        tracker.service(Event::InitApply(service));
+        tracker.slice(Event::InitApply(decode(&slice(index, endpoints, 0))));
+    }
+    tracker.service(Event::InitDone);
+    tracker.slice(Event::InitDone);
+    tracker.node(Event::InitDone);
+}
+
 fn decode(bytes: &[u8]) -> EndpointSlice {
     serde_json::from_slice(bytes).unwrap()
 }
@@ -153,17 +187,21 @@ fn service(index: u32) -> Value {
 }
 
 /// As the API sends it; the first endpoint is another one in each `round`.
-fn slice(index: u32, round: u32) -> Vec<u8> {
+fn slice(index: u32, endpoints: u32, round: u32) -> Vec<u8> {
     let endpoint = |number: u32| {
         let [_, high, middle, low] = number.to_be_bytes();
         json!({"addresses": [format!("10.{high}.{middle}.{low}")], "nodeName": "n2", "conditions": {"ready": true}})
     };
+    // New addresses are not among those of anybody.
+    let first = index * endpoints;
+    let replaced = [first + round * endpoints * MANY];
+    let addresses = replaced.into_iter().chain(first + 1..first + endpoints);
     let slice = json!({
         "metadata": {"namespace": "shop", "name": format!("s{index:06}-1"), "managedFields": [{"manager": "x"}],
             "labels": {"kubernetes.io/service-name": format!("s{index:06}")}},
         "addressType": "IPv4",
         "ports": [{"name": "http", "protocol": "TCP", "port": 8080}],
-        "endpoints": [endpoint(index * 2 + round * 2 * MANY), endpoint(index * 2 + 1)],
+        "endpoints": addresses.map(endpoint).collect::<Vec<_>>(),
     });
     serde_json::to_vec(&slice).unwrap()
 }

@@ -127,7 +127,7 @@ impl Parts {
         }
         for ((id, list), slots) in lists {
             let (endpoints, table) = table_of(slots);
-            all.get_mut(&id)?.set(list, endpoints, table);
+            all.get_mut(&id)?.set(list, &endpoints, table);
         }
         if !self.members.keys().all(|(id, _)| all.contains_key(id)) {
             return None;
@@ -135,7 +135,7 @@ impl Parts {
         for (id, backing) in &all {
             for list in [List::Main, List::Other] {
                 let wanted = match backing.remembers {
-                    true => backing.list(list).iter().copied().collect(),
+                    true => backing.list(list).iter().collect(),
                     false => BTreeSet::new(),
                 };
                 let found = self.members.get(&(*id, list));

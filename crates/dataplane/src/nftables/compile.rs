@@ -1,20 +1,20 @@
 //! From the model's decisions to fragments, and fragments into and out of a State.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
 use portolan_model::{
     Action, Balance, Choices, Family, NodeFacts, Place, PortKey, Problem, ServicePort, Snapshot,
-    Treatment, decide,
+    Treatment, decide, packed,
 };
 
 use super::ENDPOINTS_MAX;
 use super::class::{Class, List, Turn, Via, Way};
 use super::element::Spot;
 use super::layout::ChainId;
-use super::state::{Backing, Entry, Fragment, Part, State, Table, count_down, count_up};
+use super::state::{Backing, Entry, Fragment, Part, State, Table, count_down, count_up, counted};
 
 pub(crate) fn compile(snapshot: &Snapshot) -> (State, Vec<Problem>) {
     let mut state = State::default();
@@ -22,10 +22,19 @@ pub(crate) fn compile(snapshot: &Snapshot) -> (State, Vec<Problem>) {
     for family in Family::ALL {
         *state.table_mut(family) = Table::of(family, snapshot.node());
     }
-    for port in snapshot.ports() {
+    let mut hairpins = [const { Vec::new() }; 2];
+    // As a rule addresses have the order of names, or none.
+    for port in packed(snapshot.ports().collect()) {
         problems.extend(snapshot.problems(port));
         let fragment = fragment(snapshot.node(), port, &mut problems);
         insert(&mut state, &fragment);
+        for (hairpins, part) in hairpins.iter_mut().zip(&fragment.parts) {
+            let backing = part.iter().map(|part| &part.backing);
+            hairpins.extend(backing.flat_map(|backing| addresses(backing)));
+        }
+    }
+    for (family, hairpins) in Family::ALL.into_iter().zip(hairpins) {
+        state.table_mut(family).hairpins = counted(hairpins);
     }
     state.snapshot = snapshot.clone();
     (state, problems)
@@ -52,7 +61,15 @@ pub(crate) fn update(state: &mut State, snapshot: &Snapshot, touched: &[PortKey]
         }
         changed.extend(new);
     }
-    changed.iter().for_each(|fragment| insert(state, fragment));
+    for fragment in &changed {
+        insert(state, fragment);
+        for (family, part) in Family::ALL.into_iter().zip(&fragment.parts) {
+            let table = state.table_mut(family);
+            let backing = part.iter().map(|part| &part.backing);
+            let ips = backing.flat_map(|backing| addresses(backing));
+            ips.for_each(|ip| count_up(&mut table.hairpins, ip));
+        }
+    }
     state.snapshot = snapshot.clone();
     problems
 }
@@ -206,7 +223,7 @@ impl<'a> Lists<'a> {
                     ),
                 });
             }
-            let endpoints = all.iter().take(ENDPOINTS_MAX).copied().collect();
+            let endpoints = &all[..all.len().min(ENDPOINTS_MAX)];
             let table = choices.slots(port.balance).unwrap_or_default();
             backing.set(list, endpoints, table);
         }
@@ -223,10 +240,11 @@ fn turns(part: &Part) -> BTreeSet<Turn> {
 
 /// The addresses of a backing, each once.
 fn addresses(backing: &Backing) -> BTreeSet<IpAddr> {
-    let all = backing.main.iter().chain(&backing.other);
-    all.map(SocketAddr::ip).collect()
+    let all = backing.main.iter().chain(backing.other.iter());
+    all.map(|to| to.ip()).collect()
 }
 
+/// Puts in everything but hairpins.
 fn insert(state: &mut State, fragment: &Fragment) {
     for ip in &fragment.cluster_ips {
         count_up(&mut state.table_mut(Family::of(*ip)).cluster_ips, *ip);
@@ -251,9 +269,6 @@ fn insert(state: &mut State, fragment: &Fragment) {
         }
         if *part.backing != Backing::default() {
             table.backings.insert(part.id, part.backing.clone());
-        }
-        for ip in addresses(&part.backing) {
-            count_up(&mut table.hairpins, ip);
         }
     }
 }

@@ -185,7 +185,7 @@ pub(crate) fn endpoints(id: Spot, backing: &Backing, tell: &mut impl FnMut(Eleme
         }
         if backing.remembers {
             let members = backing.list(list).iter();
-            members.for_each(|to| tell(Element::Member(list, id, *to)));
+            members.for_each(|to| tell(Element::Member(list, id, to)));
         }
     }
 }
@@ -223,10 +223,10 @@ fn backings(id: Spot, old: &Backing, new: &Backing, changes: &mut Changes) {
 /// Both lists are sorted, so members that stay are found by search.
 fn members(id: Spot, list: List, old: &Backing, new: &Backing, changes: &mut Changes) {
     let (was, is) = (old.list(list), new.list(list));
-    for to in was.iter().filter(|to| is.binary_search(to).is_err()) {
-        changes.remove(Element::Member(list, id, *to));
+    for to in was.iter().filter(|to| !is.contains(*to)) {
+        changes.remove(Element::Member(list, id, to));
     }
-    for to in is.iter().filter(|to| was.binary_search(to).is_err()) {
-        changes.add(Element::Member(list, id, *to));
+    for to in is.iter().filter(|to| !was.contains(*to)) {
+        changes.add(Element::Member(list, id, to));
     }
 }

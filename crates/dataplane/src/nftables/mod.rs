@@ -26,6 +26,7 @@
 //! - The memory of clients (`affinity`) holds the endpoint itself, not its slot. Chains check that it is still a
 //!   member; so removing an endpoint moves only its own clients, and nothing has to be cleaned.
 
+mod addresses;
 mod adopt;
 mod bytes;
 mod class;

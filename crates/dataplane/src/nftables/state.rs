@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use imbl::OrdMap;
 use ipnet::IpNet;
-use portolan_model::{Family, NodeFacts, Protocol, Snapshot};
+use portolan_model::{Family, NodeFacts, Protocol, Snapshot, packed};
 
+use super::addresses::Addresses;
 use super::class::{Class, List};
 use super::element::{Element, Spot};
 use super::expr::{Rule, digest_of};
@@ -67,9 +68,8 @@ pub(crate) struct Entry {
 /// Who stands behind an identity.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Backing {
-    /// Sorted, each once; so is the next.
-    pub main: Vec<SocketAddr>,
-    pub other: Vec<SocketAddr>,
+    pub main: Addresses,
+    pub other: Addresses,
     /// Which endpoint each slot of the main list has, and of the other; an empty one says that slot i has endpoint i.
     /// `None` if both are empty, so that Services without weights and hashes pay nothing for it.
     pub tables: Option<Box<[Vec<u16>; 2]>>,
@@ -78,7 +78,7 @@ pub(crate) struct Backing {
 }
 
 impl Backing {
-    pub fn list(&self, list: List) -> &[SocketAddr] {
+    pub fn list(&self, list: List) -> &Addresses {
         match list {
             List::Main => &self.main,
             List::Other => &self.other,
@@ -99,14 +99,14 @@ impl Backing {
             [] => index,
             table => usize::from(*table.get(index)?),
         };
-        self.list(list).get(index).copied()
+        self.list(list).get(index)
     }
 
     /// Puts endpoints behind a list. An empty table says that slot i has endpoint i.
-    pub fn set(&mut self, list: List, endpoints: Vec<SocketAddr>, table: Vec<u16>) {
+    pub fn set(&mut self, list: List, endpoints: &[SocketAddr], table: Vec<u16>) {
         match list {
-            List::Main => self.main = endpoints,
-            List::Other => self.other = endpoints,
+            List::Main => self.main = Addresses::of(endpoints),
+            List::Other => self.other = Addresses::of(endpoints),
         }
         if !table.is_empty() {
             self.tables.get_or_insert_default()[list as usize] = table;
@@ -257,6 +257,14 @@ impl Table {
         }
         all
     }
+}
+
+/// How often each address is there, in a map that is packed.
+pub(crate) fn counted(mut ips: Vec<IpAddr>) -> OrdMap<IpAddr, Uses> {
+    ips.sort_unstable();
+    let runs = ips.chunk_by(|a, b| a == b);
+    let counts = runs.map(|run| (run[0], Uses(run.len() as u32))).collect();
+    packed(counts).collect()
 }
 
 pub(crate) fn count_up(map: &mut OrdMap<IpAddr, Uses>, ip: IpAddr) {

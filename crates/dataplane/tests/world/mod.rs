@@ -235,7 +235,7 @@ pub fn port() -> impl Strategy<Value = ServicePort> {
             load_balancer_ips: addresses.2,
             source_ranges: addresses.3,
             node_port: ports.1.map(number),
-            families: ports.2,
+            families: ports.2.into_iter().collect(),
             affinity,
             balance,
             internal_policy,

@@ -46,7 +46,7 @@ impl World<'_> {
                 };
                 let (to, id) = (key.socket()?, key.spot()?);
                 let backing = table.backings.get(&id).filter(|b| b.remembers)?;
-                return backing.list(list).contains(&to).then(Vec::new);
+                return backing.list(list).contains(to).then(Vec::new);
             }
             SetName::Allowed => {
                 let (spot, source) = (key.spot()?, key.address()?);
