@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Both Snapshots share everything but the ports that list an ejected endpoint, so the Overlay costs what is ejected.
-//! What it means for packets, [`crate::decide`] says.
+//! Who deserves to be ejected, [`crate::health`] decides; what it means for packets, [`crate::decide`] says.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -75,12 +75,13 @@ impl Overlay {
     }
 
     /// Whether `listener` may be ejected as well: every port that lists it keeps another endpoint of the family that
-    /// is ready and not ejected, and no more than `percent` of them are ejected then, but always one may be.
+    /// is ready, has a weight and is not ejected, and no more than `percent` of them are ejected then, but always one may be.
     /// Looks at every port.
     pub fn has_room(&self, listener: Listener, percent: u8) -> bool {
         let family = Family::of(listener.address.ip());
         self.listing(listener).all(|port| {
-            let ready = |e: &&Endpoint| e.ready && Family::of(e.address.ip()) == family;
+            let ready =
+                |e: &&Endpoint| e.ready && e.weight > 0 && Family::of(e.address.ip()) == family;
             let (mut all, mut out) = (0_usize, 0_usize);
             for endpoint in port.endpoints.iter().filter(ready) {
                 all += 1;
@@ -113,6 +114,13 @@ impl Overlay {
     /// What shall stand in the kernel.
     pub fn snapshot(&self) -> &Snapshot {
         &self.effective
+    }
+
+    /// The keys of the ports that list `listener`, for people. Looks at every port.
+    pub fn listed_by(&self, listener: Listener) -> Vec<PortKey> {
+        self.listing(listener)
+            .map(|port| port.key.clone())
+            .collect()
     }
 
     /// The ports that list `listener`. Costs O(log n) of the endpoints for every port: a reverse index would cost
@@ -154,12 +162,33 @@ impl Overlay {
             }),
             ..endpoint.clone()
         };
+        if !port.endpoints.iter().any(|e| flagged(e).ejected) {
+            return self.effective.set(Arc::clone(port));
+        }
         let endpoints = port.endpoints.iter().map(flagged).collect();
         self.effective.set(ServicePort {
             endpoints,
             ..ServicePort::clone(port)
         });
     }
+}
+
+/// The endpoints that are ejected in `now` and were not in `before`; costs what differs.
+pub fn newly_ejected(before: &Snapshot, now: &Snapshot) -> BTreeSet<Listener> {
+    let mut all = BTreeSet::new();
+    for key in now.touched(before) {
+        let was = |endpoint: &Endpoint| {
+            let before = before.port(&key).and_then(|p| p.endpoint(endpoint.address));
+            before.is_some_and(|before| before.ejected)
+        };
+        let endpoints = now.port(&key).map(|port| &port.endpoints[..]);
+        let new = endpoints.unwrap_or_default().iter();
+        all.extend(new.filter(|e| e.ejected && !was(e)).map(|e| Listener {
+            protocol: key.protocol,
+            address: e.address,
+        }));
+    }
+    all
 }
 
 #[cfg(test)]

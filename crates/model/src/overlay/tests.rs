@@ -55,7 +55,10 @@ fn every_port_that_lists_it_is_flagged_and_no_other_is_touched() {
     assert_eq!((out(&overlay, "a"), out(&overlay, "b")), (vec![2], vec![2]));
     assert_eq!(overlay.snapshot().touched(&before).len(), 2);
     assert_eq!(overlay.upstream(), &before);
+    let all = newly_ejected(&before, overlay.snapshot());
+    assert_eq!(all.into_iter().collect::<Vec<_>>(), [listener(2)]);
     assert!(overlay.readmit(listener(2)));
+    assert!(newly_ejected(&before, overlay.snapshot()).is_empty());
     assert!(!overlay.readmit(listener(2)));
     assert_eq!(overlay.snapshot(), &before);
 }
@@ -108,6 +111,17 @@ fn there_is_room_for_one_always_and_for_the_last_never() {
     assert!(room(&[1, 2, 3, 4], &[2], 50));
     assert!(!room(&[1, 2, 3, 4], &[2, 3], 50));
     assert!(room(&[1, 2, 3, 4], &[2, 3], 75));
+}
+
+#[test]
+fn who_has_no_weight_takes_nobodys_place() {
+    let mut weightless = port("a", &[1, 2]);
+    let weigh = |e: &Endpoint| Endpoint {
+        weight: u16::from(e.address == listener(1).address),
+        ..e.clone()
+    };
+    weightless.endpoints = weightless.endpoints.iter().map(weigh).collect();
+    assert!(!overlay(&[weightless]).has_room(listener(1), 50));
 }
 
 #[test]
