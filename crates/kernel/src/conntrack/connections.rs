@@ -87,6 +87,7 @@ impl Conntrack {
         let family = Family::of(doomed.connection.client.ip());
         let entry = Entry {
             flow: doomed.connection.flow,
+            status: 0,
             tuple: &doomed.tuple,
             zone: doomed.zone.as_deref(),
             id: doomed.id.as_deref(),

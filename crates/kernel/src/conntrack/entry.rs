@@ -3,33 +3,41 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use portolan_model::health::{FlowKey, FlowState};
 use portolan_model::reset::{Connection, Stage};
 use portolan_model::{Flow, Protocol};
 
 use crate::nfnetlink::wire::Attributes;
 
+pub(super) const MSG_NEW: u16 = 0;
 pub(super) const MSG_GET: u16 = 1;
 pub(super) const MSG_DELETE: u16 = 2;
 
 pub(super) const TUPLE_ORIG: u16 = 1;
 const TUPLE_REPLY: u16 = 2;
+pub(super) const STATUS: u16 = 3;
 const PROTOINFO: u16 = 4;
 pub(super) const ID: u16 = 12;
 pub(super) const ZONE: u16 = 18;
 pub(super) const FILTER: u16 = 25;
+pub(super) const STATUS_MASK: u16 = 26;
+/// Bits of linux/netfilter/nf_conntrack_common.h: `IPS_SEEN_REPLY`, `IPS_ASSURED`, `IPS_DST_NAT`.
+pub(super) const SEEN_REPLY: u32 = 1 << 1;
+const ASSURED: u32 = 1 << 2;
+pub(super) const DST_NAT: u32 = 1 << 5;
 pub(super) const FILTER_ORIG_FLAGS: u16 = 1;
 /// `CTA_FILTER_F_CTA_PROTO_NUM` of the kernel's net/netfilter/nf_internals.h.
 pub(super) const FILTER_PROTO_NUM: u32 = 1 << 3;
 
-const TUPLE_IP: u16 = 1;
+pub(super) const TUPLE_IP: u16 = 1;
 pub(super) const TUPLE_PROTO: u16 = 2;
-const IP_V4_SRC: u16 = 1;
-const IP_V4_DST: u16 = 2;
-const IP_V6_SRC: u16 = 3;
-const IP_V6_DST: u16 = 4;
+pub(super) const IP_V4_SRC: u16 = 1;
+pub(super) const IP_V4_DST: u16 = 2;
+pub(super) const IP_V6_SRC: u16 = 3;
+pub(super) const IP_V6_DST: u16 = 4;
 pub(super) const PROTO_NUM: u16 = 1;
-const PROTO_SRC_PORT: u16 = 2;
-const PROTO_DST_PORT: u16 = 3;
+pub(super) const PROTO_SRC_PORT: u16 = 2;
+pub(super) const PROTO_DST_PORT: u16 = 3;
 const PROTOINFO_TCP: u16 = 1;
 const TCP_STATE: u16 = 1;
 const TCP_FLAGS_REPLY: u16 = 5;
@@ -37,6 +45,9 @@ const TCP_FLAGS_REPLY: u16 = 5;
 const SYN_SENT: [u8; 2] = [1, 9];
 /// From LAST_ACK to CLOSE: both have closed.
 const CLOSED: std::ops::RangeInclusive<u8> = 6..=8;
+/// LAST_ACK and TIME_WAIT: each side has closed in good order, so both processes live.
+const FINISHED: std::ops::RangeInclusive<u8> = 6..=7;
+const CLOSE: u8 = 8;
 /// `IP_CT_TCP_FLAG_CLOSE_INIT`: this side has closed first.
 const CLOSED_FIRST: u8 = 4;
 
@@ -47,6 +58,8 @@ pub(super) struct Entry<'a> {
     pub tuple: &'a [u8],
     pub zone: Option<&'a [u8]>,
     pub id: Option<&'a [u8]>,
+    /// Its `IPS_` bits.
+    pub status: u32,
     /// What the protocol adds.
     pub info: Option<Attributes<'a>>,
 }
@@ -70,8 +83,32 @@ impl<'a> Entry<'a> {
             tuple: original.0,
             zone: attributes.find(ZONE),
             id: attributes.find(ID),
+            status: attributes.number(STATUS).unwrap_or(0),
             info: attributes.nested(PROTOINFO),
         })
+    }
+
+    /// The original tuple of a connection of TCP.
+    pub fn key(&self) -> Option<FlowKey> {
+        let tuple = Attributes(self.tuple);
+        Some(FlowKey {
+            source: end(tuple, [IP_V4_SRC, IP_V6_SRC], PROTO_SRC_PORT)?,
+            destination: self.flow.destination,
+        })
+    }
+
+    /// What an entry of TCP tells about the process that it leads to.
+    pub fn state(&self) -> FlowState {
+        let answered = self.status & SEEN_REPLY != 0;
+        let tcp = self.info.and_then(|info| info.nested(PROTOINFO_TCP));
+        let state = tcp.and_then(|tcp| tcp.find(TCP_STATE)?.first().copied());
+        match state {
+            _ if !answered => FlowState::Unanswered,
+            Some(state) if FINISHED.contains(&state) => FlowState::Finished,
+            // Reset before there was a connection.
+            Some(CLOSE) if self.status & ASSURED == 0 => FlowState::Unanswered,
+            _ => FlowState::Quiet,
+        }
     }
 
     /// The connection that an entry of TCP speaks of.

@@ -9,6 +9,7 @@
 
 mod connections;
 mod entry;
+mod signs;
 
 use portolan_model::{ApplyError, Family, Flow, Protocol};
 
@@ -16,6 +17,7 @@ use crate::nfnetlink::socket::{Answer, Nfnetlink};
 use crate::nfnetlink::wire::{ACK, DUMP, Writer, nfproto};
 pub use connections::Doomed;
 use entry::*;
+pub use signs::NewFlows;
 
 /// How often a walk is begun anew when the table moved under it.
 const RETRIES_MAX: usize = 5;

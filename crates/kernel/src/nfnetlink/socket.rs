@@ -45,7 +45,7 @@ pub(crate) struct Nfnetlink {
     buffer: Vec<u8>,
 }
 
-fn failed(doing: &str) -> impl Fn(io::Error) -> ApplyError + '_ {
+pub(crate) fn failed(doing: &str) -> impl Fn(io::Error) -> ApplyError + '_ {
     move |error| ApplyError {
         doing: doing.into(),
         words: words_of(error.raw_os_error().unwrap_or(0)),
