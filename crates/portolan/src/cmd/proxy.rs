@@ -1,7 +1,9 @@
 //! `portolan proxy`: the Service data plane of this node, in kube-proxy's place.
 //!
 //! ```text
-//!   reflect::run ──Reflection──▶ sync thread: model::sync ──▶ nf_tables of this network namespace,
+//!   reflect::run ──Reflection──▶ ejection: the same without endpoints that do not answer
+//!                                   ▼
+//!                                sync thread: model::sync ──▶ nf_tables of this network namespace,
 //!                                   │                              then its conntrack (flows, resets)
 //!                                   │ outcomes
 //!                                   ├──▶ metrics, /healthz, healthCheckNodePorts
@@ -11,6 +13,7 @@
 mod checks;
 mod counts;
 mod delays;
+mod ejection;
 mod flags;
 mod flows;
 mod health;
@@ -51,6 +54,8 @@ pub struct ProxyOptions {
     pub reset_gone_connections: bool,
     /// Whether new flows through Services are counted.
     pub count_connections: bool,
+    /// How endpoints that do not answer are found; without it they stay.
+    pub health: Option<portolan_model::health::Config>,
 }
 
 /// Pairs of destination and endpoint that are counted in each family: each takes about 200 bytes of the kernel, and 16
@@ -106,6 +111,7 @@ pub async fn serve(options: ProxyOptions) -> anyhow::Result<()> {
     let target = portolan_kernel::nft::NftTarget::open()?;
     let flows = flows::Flows::open()?;
     let (interfaces_in, interfaces) = watch::channel(interfaces::addresses()?);
+    let (said_in, said) = watch::channel(None);
     let (reflections_in, reflections) = watch::channel(None);
     let (problems_in, problems) = mpsc::channel(PROBLEMS_WAITING_MAX);
     let mut telemetry = metrics::Telemetry::new(options.pace.max);
@@ -121,10 +127,19 @@ pub async fn serve(options: ProxyOptions) -> anyhow::Result<()> {
     };
     let for_reflect = client.clone();
     tasks.spawn(async move {
-        portolan_reflect::run(for_reflect, reflect, reflections_in).await;
+        portolan_reflect::run(for_reflect, reflect, said_in).await;
         Ok(())
     });
     tasks.spawn(async move { interfaces::follow(interfaces_in).await });
+    let ejection = ejection::Parts {
+        config: options.health,
+        node: options.node.name.clone(),
+        client: client.clone(),
+        said,
+        wanted: reflections_in,
+        telemetry: Arc::clone(&telemetry),
+    };
+    ejection.spawn(&mut tasks);
     tasks.spawn(async move {
         problems::tell(client, problems).await;
         Ok(())

@@ -119,6 +119,7 @@ fn run_agent(node: &str, dir: PathBuf) -> anyhow::Result<()> {
             metrics: Some((Ipv4Addr::LOCALHOST, 10249).into()),
             reset_gone_connections: false,
             count_connections: true,
+            health: Some(portolan_model::health::Config::default()),
         };
         tokio::select! {
             ended = agent::run(dir, plan, &kubeconfig) => ended.map_err(anyhow::Error::from),

@@ -9,7 +9,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use portolan_model::sync::Pace;
 use portolan_reflect::{DetectLocal, NodeOptions, NodePortAddresses};
 
-use super::ProxyOptions;
+use super::{ProxyOptions, ejection};
 
 /// Arguments of `portolan proxy`.
 #[derive(clap::Args)]
@@ -62,6 +62,8 @@ pub struct Args {
     /// Count new flows through each Service port (/metrics) and to each endpoint (/counters).
     #[arg(long)]
     count_connections: bool,
+    #[command(flatten)]
+    health: ejection::flags::HealthArgs,
 }
 
 impl Args {
@@ -116,6 +118,7 @@ impl Args {
             metrics: address(&self.metrics_bind_address)?,
             reset_gone_connections: self.reset_gone_connections,
             count_connections: self.count_connections,
+            health: self.health.config()?,
         })
     }
 }
@@ -177,7 +180,7 @@ fn address(text: &str) -> anyhow::Result<Option<SocketAddr>> {
 }
 
 /// Go's durations: `30s`, `10ms`, `1m30s`.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     const UNITS: [(&str, f64); 4] = [("ms", 0.001), ("s", 1.0), ("m", 60.0), ("h", 3600.0)];
     let wrong = || format!("{text} is no duration such as 30s or 10ms");
     let mut rest = text;

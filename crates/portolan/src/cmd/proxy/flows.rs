@@ -1,9 +1,10 @@
 //! Stale flows of UDP and SCTP: looked for after the rules have changed, on the same thread, never in their way.
+//! Connections to endpoints that have just been ejected: those that were never answered go elsewhere at once.
 
 use std::time::{Duration, Instant};
 
 use portolan_kernel::Conntrack;
-use portolan_model::{ApplyError, Snapshot, Sweep, Sweeper};
+use portolan_model::{ApplyError, Snapshot, Sweep, Sweeper, newly_ejected};
 
 use super::metrics::Telemetry;
 
@@ -11,6 +12,7 @@ use super::metrics::Telemetry;
 pub(super) struct Flows {
     conntrack: Conntrack,
     sweeper: Sweeper,
+    standing: Option<Snapshot>,
 }
 
 impl Flows {
@@ -19,12 +21,25 @@ impl Flows {
         Ok(Flows {
             conntrack: Conntrack::open()?,
             sweeper: Sweeper::default(),
+            standing: None,
         })
     }
 
     /// `snapshot` stands in the kernel.
     pub(super) fn on_stands(&mut self, snapshot: &Snapshot) {
         self.sweeper.on_stands(snapshot);
+        let before = self.standing.replace(snapshot.clone());
+        let out = before.map(|before| newly_ejected(&before, snapshot));
+        if let Some(out) = out.filter(|out| !out.is_empty()) {
+            match self.conntrack.leave(&out) {
+                Ok(count) => {
+                    tracing::debug!(count, "connections that were not answered go elsewhere")
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "connections that were not answered go nowhere")
+                }
+            }
+        }
     }
 
     /// When [`Flows::sweep`] wants to be called, counted from its `start`.

@@ -1,4 +1,4 @@
-//! The HTTP side: /healthz, /livez, /metrics, /counters, /proxyMode.
+//! The HTTP side: /healthz, /livez, /metrics, /counters, /ejected, /proxyMode.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -90,6 +90,11 @@ fn answer(path: &str, telemetry: &Telemetry) -> Response<Full<Bytes>> {
                 "nothing is counted: start the proxy with --count-connections\n".into(),
             ),
         },
+        "/ejected" => reply(
+            StatusCode::OK,
+            "application/json",
+            telemetry.ejection.json().to_string(),
+        ),
         "/proxyMode" => reply(
             StatusCode::OK,
             "text/plain; charset=utf-8",

@@ -16,8 +16,8 @@ use prometheus_client::registry::Registry;
 use serde_json::Value;
 
 use super::counts::Tally;
-
 use super::delays::Delays;
+use super::ejection::report::Measures;
 
 /// Metrics and health of one proxy.
 #[derive(Debug)]
@@ -39,6 +39,8 @@ pub(super) struct Telemetry {
     endpoints: Gauge,
     problems: Gauge,
     tally: Option<Tally>,
+    /// About endpoints that do not answer.
+    pub(super) ejection: Measures,
     state: Mutex<State>,
     /// A change that waits for longer than this makes the proxy unhealthy.
     patience: Duration,
@@ -87,6 +89,7 @@ impl Telemetry {
             endpoints: Gauge::default(),
             problems: Gauge::default(),
             tally: None,
+            ejection: Measures::register(&mut registry),
             state: Mutex::default(),
             patience: sync_period * 2,
             registry: Registry::default(),
