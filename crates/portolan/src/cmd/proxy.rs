@@ -170,14 +170,19 @@ pub async fn serve(options: ProxyOptions) -> anyhow::Result<()> {
         loop_.run(pace, &handle);
         Ok(())
     });
-    for (address, what) in [(options.healthz, "healthz"), (options.metrics, "metrics")] {
+    for (address, whom) in [
+        (options.healthz, health::For::LoadBalancers),
+        (options.metrics, health::For::Operators),
+    ] {
         let Some(address) = address else {
             continue;
         };
         match health::listen(address).await {
-            Ok(listener) => drop(tasks.spawn(health::serve(listener, Arc::clone(&telemetry)))),
+            Ok(listener) => {
+                drop(tasks.spawn(health::serve(listener, whom, Arc::clone(&telemetry))));
+            }
             // As kube-proxy: the data plane matters more than who watches it.
-            Err(error) => tracing::error!(%address, %error, what, "cannot listen"),
+            Err(error) => tracing::error!(%address, %error, ?whom, "cannot listen"),
         }
     }
     tracing::info!(

@@ -1,5 +1,7 @@
 //! Which addresses NodePorts get.
 
+use serde_json::json;
+
 use super::*;
 
 const INTERFACES: [&str; 8] = [
@@ -53,4 +55,19 @@ fn node_port_addresses_are_primary_ones_ranges_or_both() {
 fn without_a_node_object_all_addresses_that_others_reach_are_primary() {
     assert_eq!(chosen(true, &[], &[]), ips(&INTERFACES[2..7]));
     assert_eq!(chosen(true, &[], &["203.0.113.1"]), ips(&["203.0.113.1"]));
+}
+
+/// R-CHECK-4.
+#[test]
+fn a_node_that_is_about_to_go_is_not_eligible() {
+    let eligible = |node: serde_json::Value| is_eligible(&serde_json::from_value(node).unwrap());
+    let taint = |key: &str| {
+        let taints = [json!({"key": key, "effect": "NoSchedule"})];
+        json!({"metadata": {"name": "n1"}, "spec": {"taints": taints}})
+    };
+    assert!(eligible(json!({"metadata": {"name": "n1"}})));
+    assert!(eligible(taint("node.kubernetes.io/unschedulable")));
+    assert!(!eligible(taint("ToBeDeletedByClusterAutoscaler")));
+    let deleted = json!({"name": "n1", "deletionTimestamp": "2026-01-01T00:00:00Z"});
+    assert!(!eligible(json!({ "metadata": deleted })));
 }

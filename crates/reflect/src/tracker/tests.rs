@@ -162,6 +162,21 @@ fn bad_addresses_are_normalised_or_told() {
     assert_eq!(problems.len(), 7, "{problems:#?}");
 }
 
+/// R-CHECK-1.
+#[test]
+fn only_load_balancers_with_local_policy_have_a_health_check_port() {
+    let check = |kind: &str, policy: &str, number: i64| {
+        let spec = json!({"type": kind, "externalTrafficPolicy": policy, "healthCheckNodePort": number,
+            "clusterIPs": ["172.30.0.1"], "ports": [{"name": "http", "port": 80}]});
+        let (port, _) = port_of(service("web", spec), Vec::new());
+        port.health_check_node_port.map(u16::from)
+    };
+    assert_eq!(check("LoadBalancer", "Local", 31000), Some(31000));
+    assert_eq!(check("LoadBalancer", "Local", 0), None);
+    assert_eq!(check("LoadBalancer", "Cluster", 31000), None);
+    assert_eq!(check("NodePort", "Local", 31000), None);
+}
+
 #[test]
 fn what_is_not_proxied_has_no_ports() {
     let mut tracker = begun();

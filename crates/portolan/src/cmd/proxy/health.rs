@@ -30,10 +30,23 @@ pub(super) async fn listen(address: SocketAddr) -> std::io::Result<TcpListener> 
     TcpListener::bind(address).await
 }
 
+/// Who asks at an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum For {
+    /// Load balancers, from anywhere: they learn how the proxy is, and nothing else.
+    LoadBalancers,
+    /// Those who run the node: they learn everything.
+    Operators,
+}
+
 /// Answers for ever.
-pub(super) async fn serve(listener: TcpListener, telemetry: Arc<Telemetry>) -> anyhow::Result<()> {
+pub(super) async fn serve(
+    listener: TcpListener,
+    whom: For,
+    telemetry: Arc<Telemetry>,
+) -> anyhow::Result<()> {
     let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    accept(listener, room, move |path| answer(path, &telemetry)).await
+    accept(listener, room, move |path| answer(path, whom, &telemetry)).await
 }
 
 /// Answers with what `answer` says to a path, as many connections at a time as there is `room`.
@@ -73,10 +86,11 @@ pub(super) async fn accept(
     }
 }
 
-fn answer(path: &str, telemetry: &Telemetry) -> Response<Full<Bytes>> {
+fn answer(path: &str, whom: For, telemetry: &Telemetry) -> Response<Full<Bytes>> {
     match path {
         "/healthz" => health(telemetry, true),
         "/livez" => health(telemetry, false),
+        _ if whom == For::LoadBalancers => nothing(),
         "/metrics" => reply(
             StatusCode::OK,
             "application/openmetrics-text; version=1.0.0; charset=utf-8",
@@ -100,12 +114,16 @@ fn answer(path: &str, telemetry: &Telemetry) -> Response<Full<Bytes>> {
             "text/plain; charset=utf-8",
             "nftables".into(),
         ),
-        _ => reply(
-            StatusCode::NOT_FOUND,
-            "text/plain; charset=utf-8",
-            "404 page not found\n".into(),
-        ),
+        _ => nothing(),
     }
+}
+
+fn nothing() -> Response<Full<Bytes>> {
+    reply(
+        StatusCode::NOT_FOUND,
+        "text/plain; charset=utf-8",
+        "404 page not found\n".into(),
+    )
 }
 
 /// `/healthz` also looks whether the node stays; `/livez` does not.
@@ -146,3 +164,6 @@ pub(super) fn reply(status: StatusCode, kind: &'static str, body: String) -> Res
     );
     response
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,67 @@
+//! What is said at which path.
+
+use http_body_util::BodyExt;
+use portolan_model::{NodeFacts, Snapshot};
+use portolan_reflect::Reflection;
+use serde_json::Value;
+
+use super::*;
+
+/// A proxy that is asked to program something, on a node that stays or goes.
+fn asked(patience: Duration, node_eligible: bool) -> Telemetry {
+    let telemetry = Telemetry::new(patience);
+    telemetry.wanted(Reflection {
+        snapshot: Arc::new(Snapshot::new(NodeFacts::default())),
+        problems: Default::default(),
+        triggered: None,
+        received: None,
+        node_eligible,
+    });
+    telemetry
+}
+
+fn told(path: &str, whom: For, telemetry: &Telemetry) -> (u16, String) {
+    let response = answer(path, whom, telemetry);
+    let status = response.status().as_u16();
+    let runtime = tokio::runtime::Builder::new_current_thread().build();
+    let body = runtime.unwrap().block_on(response.into_body().collect());
+    let bytes = body.unwrap().to_bytes();
+    (status, String::from_utf8(bytes.to_vec()).unwrap())
+}
+
+/// R-CHECK-4.
+#[test]
+fn health_is_of_the_proxy_and_for_load_balancers_of_the_node_too() {
+    const LONG: Duration = Duration::from_secs(3600);
+    for (telemetry, healthz, livez, eligible) in [
+        (Telemetry::new(LONG), 200, 200, true),
+        (asked(LONG, true), 200, 200, true),
+        (asked(LONG, false), 503, 200, false),
+        (asked(Duration::ZERO, true), 503, 503, true),
+    ] {
+        let (status, body) = told("/healthz", For::LoadBalancers, &telemetry);
+        assert_eq!(status, healthz, "{body}");
+        let body: Value = serde_json::from_str(&body).unwrap();
+        assert_eq!(body["nodeEligible"], eligible);
+        let (status, body) = told("/livez", For::LoadBalancers, &telemetry);
+        assert_eq!(status, livez, "{body}");
+        let body: Value = serde_json::from_str(&body).unwrap();
+        assert_eq!(body.get("nodeEligible"), None);
+        assert!(body["currentTime"].as_str().unwrap().ends_with('Z'));
+    }
+}
+
+#[test]
+fn load_balancers_learn_nothing_else() {
+    let telemetry = Telemetry::new(Duration::ZERO);
+    for path in ["/metrics", "/proxyMode", "/counters", "/"] {
+        assert_eq!(told(path, For::LoadBalancers, &telemetry).0, 404, "{path}");
+    }
+    for path in ["/metrics", "/proxyMode", "/healthz", "/livez"] {
+        assert_eq!(told(path, For::Operators, &telemetry).0, 200, "{path}");
+    }
+    let (status, words) = told("/counters", For::Operators, &telemetry);
+    assert_eq!(status, 404);
+    assert!(words.contains("--count-connections"), "{words}");
+    assert_eq!(told("/nothing", For::Operators, &telemetry).0, 404);
+}
