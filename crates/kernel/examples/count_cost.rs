@@ -81,7 +81,10 @@ fn measure(rounds: usize, connections: usize) {
         let table = (counted == 1).then(|| ConnectionCounts::open(PAIRS_MAX).expect("a table"));
         costs[counted].push(connect(connections));
         if let Some(mut table) = table {
-            let all = table.read().expect("the table stands");
+            let all = table
+                .read()
+                .expect("netlink works")
+                .expect("the table stands");
             let sum: u64 = all.iter().map(|(_, count)| count).sum();
             assert_eq!(sum, connections as u64, "each counts once");
         }

@@ -111,7 +111,7 @@ impl World {
 
     /// What has been counted for a Service: in total and for one endpoint.
     fn count(&mut self, name: &str, protocol: Protocol, endpoint: &str) -> (u64, u64) {
-        let counted = self.table.read().unwrap();
+        let counted = self.table.read().unwrap().unwrap();
         self.counts.take(&self.snapshot, counted);
         let key = PortKey::new("shop", name, "", protocol);
         let port = self.counts.ports().get(&key).cloned().unwrap_or_default();

@@ -23,10 +23,22 @@ pub struct PortCount {
     pub endpoints: BTreeMap<SocketAddr, u64>,
 }
 
+/// So many readings in a row may lack a pair before it counts as forgotten by the kernel: a listing may leave one out
+/// while the kernel's set grows, and what is there again must not count twice. The kernel itself forgets after a day.
+pub const MISSED_MAX: u8 = 8;
+
+/// What the kernel said last about a pair.
+#[derive(Debug, Default)]
+struct Last {
+    count: u64,
+    /// Readings since then.
+    age: u8,
+}
+
 /// The totals, and what the kernel said last.
 #[derive(Debug, Default)]
 pub struct Counts {
-    last: HashMap<Flow, u64>,
+    last: HashMap<Flow, Last>,
     ports: BTreeMap<PortKey, PortCount>,
     others: u64,
 }
@@ -35,10 +47,11 @@ impl Counts {
     /// Takes in what the kernel has counted for every pair. A pair at an address that is nobody's is not counted for
     /// anybody; the totals of ports that are gone are forgotten.
     pub fn take(&mut self, snapshot: &Snapshot, counted: Vec<(Flow, u64)>) {
-        for (flow, count) in &counted {
+        for (flow, count) in counted {
+            let last = self.last.entry(flow).or_default();
             // Less than before: the kernel had forgotten the pair and began anew.
-            let before = self.last.get(flow).copied().unwrap_or(0);
-            let more = count.checked_sub(before).unwrap_or(*count);
+            let more = count.checked_sub(last.count).unwrap_or(count);
+            *last = Last { count, age: 0 };
             let owner = snapshot
                 .frontend(flow.protocol, flow.destination)
                 .and_then(|frontend| snapshot.owner(&frontend));
@@ -46,7 +59,11 @@ impl Counts {
                 self.add(&port.key, flow.replier, more);
             }
         }
-        self.last = counted.into_iter().collect();
+        self.last.retain(|_, last| {
+            let known = last.age <= MISSED_MAX;
+            last.age = last.age.saturating_add(1);
+            known
+        });
         self.ports.retain(|key, count| {
             let Some(port) = snapshot.port(key) else {
                 return false;
@@ -58,6 +75,11 @@ impl Counts {
             count.endpoints.retain(|address, _| listed(address));
             true
         });
+    }
+
+    /// The kernel begins anew with all pairs.
+    pub fn begin_anew(&mut self) {
+        self.last.clear();
     }
 
     fn add(&mut self, key: &PortKey, endpoint: SocketAddr, more: u64) {

@@ -29,7 +29,6 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context;
-use portolan_kernel::nft::ConnectionCounts;
 use portolan_model::sync::Pace;
 use portolan_reflect::{NodeOptions, Options, Problems};
 use tokio::sync::{mpsc, watch};
@@ -116,7 +115,7 @@ pub async fn serve(options: ProxyOptions) -> anyhow::Result<()> {
     let (problems_in, problems) = mpsc::channel(PROBLEMS_WAITING_MAX);
     let mut telemetry = metrics::Telemetry::new(options.pace.max);
     if options.count_connections {
-        telemetry = telemetry.counting(ConnectionCounts::open(COUNTED_MAX)?);
+        telemetry = telemetry.counting(COUNTED_MAX);
     }
     let telemetry = Arc::new(telemetry);
     let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();

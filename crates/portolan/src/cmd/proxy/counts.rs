@@ -4,7 +4,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use portolan_kernel::nft::ConnectionCounts;
 use portolan_model::counts::Counts;
-use portolan_model::{PortKey, Snapshot};
+use portolan_model::{ApplyError, NodeFacts, PortKey, Snapshot};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
@@ -19,8 +19,30 @@ pub(super) struct Tally {
 }
 
 struct State {
-    table: ConnectionCounts,
+    /// The kernel's table; none while it cannot be had.
+    table: Option<ConnectionCounts>,
+    pairs_max: u32,
     counts: Counts,
+}
+
+impl State {
+    /// Takes in what the kernel has counted. Without a table it asks for one: somebody else may have had it, such as the
+    /// former process of this node. That nothing can be counted is no reason to stop.
+    fn read(&mut self, snapshot: &Snapshot) -> Result<(), ApplyError> {
+        let table = match &mut self.table {
+            Some(table) => table,
+            None => {
+                let table = ConnectionCounts::open(self.pairs_max)?;
+                self.counts.begin_anew();
+                self.table.insert(table)
+            }
+        };
+        match table.read()? {
+            Some(counted) => self.counts.take(snapshot, counted),
+            None => self.table = None,
+        }
+        Ok(())
+    }
 }
 
 impl std::fmt::Debug for State {
@@ -30,8 +52,8 @@ impl std::fmt::Debug for State {
 }
 
 impl Tally {
-    /// Nothing has been counted yet.
-    pub(super) fn new(table: ConnectionCounts, registry: &mut Registry) -> Self {
+    /// Nothing has been counted yet. The kernel gets room for `pairs_max` pairs of each family.
+    pub(super) fn new(pairs_max: u32, registry: &mut Registry) -> Self {
         let (connections, others) = (Family::default(), Counter::default());
         registry.register(
             "portolan_proxy_service_connections",
@@ -43,12 +65,19 @@ impl Tally {
             "New flows through ports of Services that there are too many of to tell them apart",
             others.clone(),
         );
-        let counts = Counts::default();
-        Tally {
-            state: Mutex::new(State { table, counts }),
+        let state = State {
+            table: None,
+            pairs_max,
+            counts: Counts::default(),
+        };
+        let tally = Tally {
+            state: Mutex::new(state),
             connections,
             others,
-        }
+        };
+        // The rules begin to count now, not when somebody asks for the first time.
+        drop(tally.update(&Snapshot::new(NodeFacts::default())));
+        tally
     }
 
     /// Brings the metrics up to date: one series for each Service port that has had a flow. They are whole as long as
@@ -88,11 +117,8 @@ impl Tally {
 
     fn update(&self, snapshot: &Snapshot) -> MutexGuard<'_, State> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        match state.table.read() {
-            Ok(counted) => state.counts.take(snapshot, counted),
-            Err(error) => {
-                tracing::warn!(%error, "connections are told as they were counted before")
-            }
+        if let Err(error) = state.read(snapshot) {
+            tracing::warn!(%error, "connections are told as they were counted before");
         }
         state
     }

@@ -4,7 +4,6 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use portolan_k8s::Timestamp;
-use portolan_kernel::nft::ConnectionCounts;
 use portolan_model::reset::Look;
 use portolan_model::sync::Outcome;
 use portolan_reflect::Reflection;
@@ -179,9 +178,9 @@ impl Telemetry {
         }
     }
 
-    /// The same, and it tells what `table` counts.
-    pub(super) fn counting(mut self, table: ConnectionCounts) -> Self {
-        self.tally = Some(Tally::new(table, &mut self.registry));
+    /// The same, and it tells what the kernel counts from now on.
+    pub(super) fn counting(mut self, pairs_max: u32) -> Self {
+        self.tally = Some(Tally::new(pairs_max, &mut self.registry));
         self
     }
 
