@@ -1,4 +1,4 @@
-//! Clients of UDP that never stop talking: they leave an endpoint when it goes, and only then.
+//! Clients of UDP and SCTP that never stop talking: they leave an endpoint when it goes, and only then.
 #![allow(clippy::unwrap_used)] // A test that can't set up its network has failed.
 
 use std::cell::Cell;
@@ -6,15 +6,17 @@ use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::num::NonZeroU16;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use portolan_dataplane::nftables::Nftables;
 use portolan_kernel::topology::Host;
 use portolan_kernel::{Conntrack, NftTarget, isolated};
 use portolan_model::{
-    Backend, Endpoint, Family, NodeFacts, PortKey, Protocol, ServicePort, Snapshot, Sweeper, Target,
+    Backend, Endpoint, Family, Flow, NodeFacts, PortKey, Protocol, ServicePort, Snapshot, Sweeper,
+    Target,
 };
+use socket2::{Domain, Socket, Type};
 
 fn net(text: &str) -> IpNet {
     text.parse().unwrap()
@@ -109,6 +111,27 @@ impl World {
         }
         self.sweeper.end(self.time, Duration::ZERO, true);
         deleted
+    }
+
+    /// The endpoint to which the flow of SCTP to `destination` goes.
+    fn sctp_endpoint(&mut self, destination: SocketAddr) -> SocketAddr {
+        let deadline = Instant::now() + Duration::from_secs(5);
+        loop {
+            let found = Cell::new(None);
+            let see = |flow: &Flow| {
+                if flow.destination == destination {
+                    found.set(Some(flow.replier));
+                }
+                false
+            };
+            let swept = self.conntrack.sweep(Protocol::Sctp, see, &mut 0);
+            swept.unwrap();
+            if let Some(endpoint) = found.get() {
+                return endpoint;
+            }
+            assert!(Instant::now() < deadline, "no flow of SCTP");
+            std::thread::yield_now();
+        }
     }
 
     fn client(&self, source: &str, to: &str) -> Client {
@@ -232,6 +255,54 @@ fn a_flow_from_before_the_service_finds_its_way() {
         assert_eq!(world.sweep(), 1);
         assert_eq!(client.ask(), at(PODS[0]));
     });
+}
+
+/// The kernel translates SCTP without having sockets for it, so a client speaks over a raw one; nobody answers.
+#[test]
+fn an_sctp_client_that_asks_again_leaves_the_endpoint_that_is_gone() {
+    isolated!(
+        an_sctp_client_that_asks_again_leaves_the_endpoint_that_is_gone,
+        {
+            let mut world = World::new();
+            let sctp = |endpoints: &[SocketAddr]| ServicePort {
+                key: PortKey::new("shop", "signal", "", Protocol::Sctp),
+                ..dns(endpoints)
+            };
+            let pods = [at(PODS[0]), at(PODS[1])];
+            world.load(sctp(&pods));
+            world.sweep();
+            let open = || Socket::new(Domain::IPV4, Type::RAW, Some(132.into()));
+            let client = world.outside.run(open).unwrap().unwrap();
+            let vip = at("172.30.0.10:53");
+            client.send_to(&sctp_init(4001, 53), &vip.into()).unwrap();
+            let first = world.sctp_endpoint(vip);
+            assert_eq!(world.sweep(), 0, "nothing is stale yet");
+            let other = pods.into_iter().find(|pod| *pod != first).unwrap();
+            world.load(sctp(&[other]));
+            assert_eq!(world.sweep(), 1);
+            client.send_to(&sctp_init(4001, 53), &vip.into()).unwrap();
+            assert_eq!(world.sctp_endpoint(vip), other);
+        }
+    );
+}
+
+/// An INIT (RFC 9260, section 3.3.2), as small as it can be.
+fn sctp_init(from: u16, to: u16) -> Vec<u8> {
+    let mut packet = [from.to_be_bytes(), to.to_be_bytes()].concat();
+    packet.extend([0; 8]);
+    packet.extend([1, 0, 0, 20]);
+    for word in [7u32, 65_536, 0x0001_0001, 1] {
+        packet.extend(word.to_be_bytes());
+    }
+    let checksum = crc32c(&packet).to_le_bytes();
+    packet[8..12].copy_from_slice(&checksum);
+    packet
+}
+
+fn crc32c(bytes: &[u8]) -> u32 {
+    let step = |crc: u32| crc >> 1 ^ (0x82f6_3b78 & (crc & 1).wrapping_neg());
+    let add = |crc: u32, byte: &u8| (0..8).fold(crc ^ u32::from(*byte), |crc, _| step(crc));
+    !bytes.iter().fold(!0, add)
 }
 
 /// kubernetes pull requests 130484 and 130542.
