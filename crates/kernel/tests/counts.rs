@@ -3,10 +3,10 @@
 
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::num::NonZeroU16;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use portolan_dataplane::nftables::Nftables;
@@ -46,6 +46,10 @@ struct World {
 
 impl World {
     fn new() -> World {
+        World::with_room(PAIRS_MAX)
+    }
+
+    fn with_room(pairs_max: u32) -> World {
         let node = Host::router().unwrap();
         let (pods, outside) = (Host::new().unwrap(), Host::new().unwrap());
         let near = [net("10.1.1.1/24"), net("fd00:10:1:1::1/64")];
@@ -77,7 +81,7 @@ impl World {
         World {
             target: node.run(NftTarget::open).unwrap().unwrap(),
             table: node
-                .run(|| ConnectionCounts::open(PAIRS_MAX))
+                .run(|| ConnectionCounts::open(pairs_max))
                 .unwrap()
                 .unwrap(),
             node,
@@ -107,6 +111,13 @@ impl World {
         let standing = self.target.read().unwrap();
         let ops = Nftables.diff(standing.as_ref(), &state);
         self.target.apply(&ops).unwrap();
+    }
+
+    /// What has been counted for all Services.
+    fn counted(&mut self) -> u64 {
+        let counted = self.table.read().unwrap().unwrap();
+        self.counts.take(&self.snapshot, counted);
+        self.counts.ports().values().map(|port| port.total).sum()
     }
 
     /// What has been counted for a Service: in total and for one endpoint.
@@ -226,6 +237,41 @@ fn a_flow_that_finds_no_room_is_served_all_the_same() {
         }
         assert_eq!(world.count("web4", Protocol::Tcp, POD), (2, 2));
         assert_eq!(world.count("web5", Protocol::Tcp, POD), (0, 0));
+    });
+}
+
+/// The kernel tells them in many messages, and may leave out a pair or tell it twice while its set grows.
+#[test]
+fn thousands_of_pairs_count_once_each() {
+    isolated!(thousands_of_pairs_count_once_each, {
+        const SERVICES: u32 = 3000;
+        let mut world = World::with_room(2 * SERVICES);
+        let vip = |index: u32| Ipv4Addr::from_bits(u32::from(Ipv4Addr::new(172, 30, 1, 0)) + index);
+        for index in 0..SERVICES {
+            world.snapshot.set(ServicePort {
+                cluster_ips: vec![vip(index).into()],
+                endpoints: [Endpoint::ready(at(POD))].into(),
+                ..ServicePort::new(
+                    PortKey::new("shop", &format!("s{index}"), "", Protocol::Udp),
+                    NonZeroU16::new(53).unwrap(),
+                )
+            });
+        }
+        world.load("web", Protocol::Tcp, 1, &[POD]);
+        let socket = world.outside.run(|| UdpSocket::bind("192.168.0.1:0"));
+        let socket = socket.unwrap().unwrap();
+        let deadline = Instant::now() + PATIENCE;
+        for sent in 1..=SERVICES {
+            socket.send_to(b"?", (vip(sent - 1), 53)).unwrap();
+            // Now and then in between, while the set grows.
+            while sent % 500 == 0 && world.counted() < u64::from(sent) {
+                assert!(Instant::now() < deadline, "not all are counted");
+            }
+        }
+        assert_eq!(world.counted(), SERVICES.into());
+        let ports = world.counts.ports();
+        assert_eq!(ports.len() as u32, SERVICES);
+        assert!(ports.values().all(|port| port.total == 1));
     });
 }
 
