@@ -13,6 +13,9 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use portolan_k8s::Timestamp;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::registry::Registry;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -126,27 +129,57 @@ fn nothing() -> Response<Full<Bytes>> {
     )
 }
 
-/// `/healthz` also looks whether the node stays; `/livez` does not.
+/// How often health was asked for, by the status that was answered, as kube-proxy counts it.
+#[derive(Debug, Default)]
+pub(super) struct Asked {
+    healthz: Family<[(&'static str, u16); 1], Counter>,
+    livez: Family<[(&'static str, u16); 1], Counter>,
+}
+
+impl Asked {
+    /// Nobody has asked yet.
+    pub(super) fn register(registry: &mut Registry) -> Self {
+        let asked = Asked::default();
+        let (healthz, livez) = (asked.healthz.clone(), asked.livez.clone());
+        registry.register("kubeproxy_proxy_healthz", "Answers at /healthz", healthz);
+        registry.register("kubeproxy_proxy_livez", "Answers at /livez", livez);
+        asked
+    }
+}
+
+/// The time that Go writes for none.
+const NEVER: &str = "0001-01-01T00:00:00Z";
+
+/// `/healthz` also looks whether the node stays; `/livez` does not. The fields are those of kube-proxy; one loop
+/// programs both families, so that both have the same health.
 fn health(telemetry: &Telemetry, with_node: bool) -> Response<Full<Bytes>> {
     let health = telemetry.health();
     let good = health.alive && (health.eligible || !with_node);
-    let time = |at: SystemTime| {
-        Timestamp::try_from(at)
-            .map(|t| t.to_string())
-            .unwrap_or_default()
-    };
+    let time = |at: SystemTime| Timestamp::try_from(at).map_or(NEVER.into(), |t| t.to_string());
+    let (now, updated) = (time(SystemTime::now()), health.updated.map(time));
+    // Who looks for a recent time finds one, although nothing may have changed for days (kube-proxy).
+    let last = if good { Some(&now) } else { updated.as_ref() };
     let mut body = json!({
-        "lastUpdated": health.updated.map(time).unwrap_or_default(),
-        "currentTime": time(SystemTime::now()),
+        "lastUpdated": last.map_or(NEVER, String::as_str),
+        "currentTime": now,
+        "healthy": health.alive,
     });
     if with_node {
         body["nodeEligible"] = json!(health.eligible);
     }
-    let status = if good {
-        StatusCode::OK
-    } else {
-        StatusCode::SERVICE_UNAVAILABLE
+    if let Some(updated) = updated {
+        let family = json!({"lastUpdated": updated, "healthy": health.alive});
+        body["status"] = json!({"IPv4": family, "IPv6": family});
+    }
+    let status = match good {
+        true => StatusCode::OK,
+        false => StatusCode::SERVICE_UNAVAILABLE,
     };
+    let answers = match with_node {
+        true => &telemetry.asked.healthz,
+        false => &telemetry.asked.livez,
+    };
+    answers.get_or_create(&[("code", status.as_u16())]).inc();
     reply(status, "application/json", body.to_string())
 }
 

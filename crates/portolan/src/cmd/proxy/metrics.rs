@@ -17,6 +17,7 @@ use serde_json::Value;
 use super::counts::Tally;
 use super::delays::Delays;
 use super::ejection::report::Measures;
+use super::health::Asked;
 
 /// Metrics and health of one proxy.
 #[derive(Debug)]
@@ -40,6 +41,8 @@ pub(super) struct Telemetry {
     tally: Option<Tally>,
     /// About endpoints that do not answer.
     pub(super) ejection: Measures,
+    /// How often health was asked for.
+    pub(super) asked: Asked,
     state: Mutex<State>,
     /// A change that waits for longer than this makes the proxy unhealthy.
     patience: Duration,
@@ -89,6 +92,7 @@ impl Telemetry {
             problems: Gauge::default(),
             tally: None,
             ejection: Measures::register(&mut registry),
+            asked: Asked::register(&mut registry),
             state: Mutex::default(),
             patience: sync_period * 2,
             registry: Registry::default(),

@@ -1,6 +1,7 @@
 //! What is said at which path.
 
 use http_body_util::BodyExt;
+use portolan_model::sync::Outcome;
 use portolan_model::{NodeFacts, Snapshot};
 use portolan_reflect::Reflection;
 use serde_json::Value;
@@ -10,14 +11,18 @@ use super::*;
 /// A proxy that is asked to program something, on a node that stays or goes.
 fn asked(patience: Duration, node_eligible: bool) -> Telemetry {
     let telemetry = Telemetry::new(patience);
-    telemetry.wanted(Reflection {
+    telemetry.wanted(reflection(node_eligible));
+    telemetry
+}
+
+fn reflection(node_eligible: bool) -> Reflection {
+    Reflection {
         snapshot: Arc::new(Snapshot::new(NodeFacts::default())),
         problems: Default::default(),
         triggered: None,
         received: None,
         node_eligible,
-    });
-    telemetry
+    }
 }
 
 fn told(path: &str, whom: For, telemetry: &Telemetry) -> (u16, String) {
@@ -43,12 +48,45 @@ fn health_is_of_the_proxy_and_for_load_balancers_of_the_node_too() {
         assert_eq!(status, healthz, "{body}");
         let body: Value = serde_json::from_str(&body).unwrap();
         assert_eq!(body["nodeEligible"], eligible);
+        assert_eq!(body["healthy"], livez == 200);
+        assert_eq!(body.get("status"), None, "nothing has been programmed yet");
+        let recent = body["lastUpdated"] == body["currentTime"];
+        assert_eq!(recent, healthz == 200, "{body}");
         let (status, body) = told("/livez", For::LoadBalancers, &telemetry);
         assert_eq!(status, livez, "{body}");
         let body: Value = serde_json::from_str(&body).unwrap();
         assert_eq!(body.get("nodeEligible"), None);
         assert!(body["currentTime"].as_str().unwrap().ends_with('Z'));
+        let metrics = telemetry.text();
+        for (name, code) in [("healthz", healthz), ("livez", livez)] {
+            let line = format!("kubeproxy_proxy_{name}_total{{code=\"{code}\"}} 1\n");
+            assert!(metrics.contains(&line), "{metrics}");
+        }
     }
+}
+
+#[test]
+fn what_has_been_programmed_is_told_for_each_family() {
+    let telemetry = asked(Duration::ZERO, true);
+    let outcome = Outcome {
+        stands: true,
+        ..Outcome::default()
+    };
+    telemetry.stepped(&outcome, Duration::ZERO);
+    let body = || -> Value {
+        let (_, body) = told("/livez", For::LoadBalancers, &telemetry);
+        serde_json::from_str(&body).unwrap()
+    };
+    let (good, healthy) = (body(), json!(true));
+    assert_eq!(good["status"]["IPv4"]["healthy"], healthy);
+    assert_eq!(good["status"]["IPv6"], good["status"]["IPv4"]);
+    assert_eq!(good["lastUpdated"], good["currentTime"]);
+    let late = telemetry.health().updated;
+    telemetry.wanted(reflection(true));
+    let bad = body();
+    assert_eq!(bad["status"]["IPv6"]["healthy"], json!(false));
+    assert_eq!(bad["lastUpdated"], bad["status"]["IPv4"]["lastUpdated"]);
+    assert_eq!(telemetry.health().updated, late);
 }
 
 #[test]
