@@ -97,9 +97,16 @@ impl Args {
             ),
         };
         let name = match self.hostname_override {
-            Some(name) => name,
-            None => nix::unistd::gethostname()?.to_string_lossy().to_lowercase(),
+            Some(name) if !name.is_empty() => name,
+            _ => nix::unistd::gethostname()?.to_string_lossy().into_owned(),
         };
+        // Names of Nodes are in small letters; what differs would make every endpoint one of another node (kube-proxy).
+        let name = name.trim().to_lowercase();
+        if name.is_empty() {
+            bail!(
+                "the name of this node is empty: --hostname-override takes the name of its Node object"
+            );
+        }
         Ok(ProxyOptions {
             kubeconfig: self.kubeconfig,
             node: NodeOptions {
@@ -281,6 +288,16 @@ mod tests {
         assert!(!given.reset_gone_connections && !given.count_connections);
         let given = options("--reset-gone-connections --count-connections").unwrap();
         assert!(given.reset_gone_connections && given.count_connections);
+    }
+
+    #[test]
+    fn the_node_is_named_as_nodes_are() {
+        let words = ["proxy", "--hostname-override", " N1.Example.com"];
+        let given = Line::try_parse_from(words).unwrap().args.options().unwrap();
+        assert_eq!(given.node.name, "n1.example.com");
+        let words = ["proxy", "--hostname-override", " "];
+        let error = Line::try_parse_from(words).unwrap().args.options().err();
+        assert!(error.unwrap().to_string().contains("is empty"));
     }
 
     #[test]
