@@ -12,7 +12,7 @@ use crate::service::{Endpoint, Listener, ServicePort};
 use crate::snapshot::Snapshot;
 
 /// A connection is looked at so long after it began: an answer takes less, within a cluster.
-const LOOK_AFTER: Duration = Duration::from_millis(300);
+const LOOK_AFTER: Duration = Duration::from_millis(250);
 /// Looks in one second at most: each costs some microseconds, so these are a few hundredths of a core.
 const LOOKS_PER_SECOND: u32 = 2000;
 /// Endpoints that are watched at once; connections to others tell nothing. Some 400 bytes each.
@@ -81,6 +81,9 @@ impl Detector {
         }
         watch.look = Some((now, key));
         self.agenda.insert((now + LOOK_AFTER, replier));
+        if port.endpoints.len() > 1 {
+            self.learn(now, replier);
+        }
     }
 
     /// What a look has shown.
@@ -103,7 +106,6 @@ impl Detector {
                 let during = watch.trial.as_ref().is_none_or(|t| began >= t.began);
                 if watch.out.is_none() && during {
                     watch.pause(began, None);
-                    self.learn(now, listener);
                 }
             }
             FlowState::Unknown => {}
@@ -219,14 +221,16 @@ impl Detector {
         }
     }
 
-    /// Asks an endpoint that serves whether it answers checks, so that silence means something later.
+    /// Asks an endpoint that gets connections whether it answers checks, so that silence means something later.
     fn learn(&mut self, now: Duration, listener: Listener) {
         let Some(watch) = self.watched.get_mut(&listener) else {
             return;
         };
-        let due = watch.answers_at.is_none() && now >= watch.learn_at;
+        let is_calm = watch.trial.is_none() && watch.out.is_none();
+        let due = is_calm && watch.answers_at.is_none() && now >= watch.learn_at;
         if due && self.check_budget.take(now, 1) {
             watch.learn_at = now + REST_MAX;
+            self.agenda.insert((now, listener));
             self.check(now, listener, Role::Learn, None, self.config.patience);
         }
     }

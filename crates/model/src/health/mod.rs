@@ -1,7 +1,7 @@
 //! Finds endpoints that do not answer, from the flows that go to them and from checks of its own.
 //!
 //! ```text
-//!   new connection ─▶ after 0.3 s: has it been answered? ─▶ finished: it lives
+//!   new connection ─▶ after 0.25 s: has it been answered? ─▶ finished: it lives
 //!                                  │ nothing came back, or it is quiet
 //!                                  ▼
 //!        trial: a check of the endpoint; 0.6 s later another one, and checks of up to three siblings

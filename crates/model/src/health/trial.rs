@@ -160,9 +160,14 @@ impl Detector {
             (true, true) => self.keep_out(now, listener),
             (true, false) => self.readmit(now, listener, None, all),
             (false, _) if !may_go => self.put_off(now, listener, None),
-            (false, false) => self.keep(now, listener, sign, News::KeptAlone(listener, reason)),
+            (false, false) => {
+                // Servers that make nothing of checks are asked ever less; whoever takes no connections may be the only
+                // one soon.
+                let fruitless = sign.filter(|_| reason == Reason::Silent);
+                self.keep(now, listener, fruitless, News::KeptAlone(listener, reason));
+            }
             (false, true) if !all.has_room(listener, self.config.percent_max) => {
-                self.keep(now, listener, sign, News::KeptByLimit(listener, reason));
+                self.keep(now, listener, None, News::KeptByLimit(listener, reason));
             }
             (false, true) => self.eject(now, listener, reason, all),
         }
@@ -219,11 +224,11 @@ impl Detector {
     }
 
     /// It stays though it does not answer; people are told once.
-    fn keep(&mut self, now: Duration, listener: Listener, sign: Option<Sign>, news: News) {
+    fn keep(&mut self, now: Duration, listener: Listener, fruitless: Option<Sign>, news: News) {
         let Some(watch) = self.watched.get_mut(&listener) else {
             return;
         };
-        watch.pause(now, sign);
+        watch.pause(now, fruitless);
         if !std::mem::replace(&mut watch.is_told, true) {
             self.news.push(news);
         }

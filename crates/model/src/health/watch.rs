@@ -7,7 +7,7 @@ use crate::name::PortKey;
 use crate::service::Listener;
 
 /// After a check that was answered the next one waits for so long: a quiet connection is no news before that.
-pub(super) const REST_FIRST: Duration = Duration::from_millis(500);
+pub(super) const REST_FIRST: Duration = Duration::from_millis(400);
 /// Signs that lead to nothing make the pauses longer, up to this.
 pub(super) const REST_MAX: Duration = Duration::from_secs(10);
 
