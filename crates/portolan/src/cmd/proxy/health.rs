@@ -110,7 +110,7 @@ fn answer(path: &str, whom: For, telemetry: &Telemetry) -> Response<Full<Bytes>>
         "/ejected" => reply(
             StatusCode::OK,
             "application/json",
-            telemetry.ejection.json().to_string(),
+            format!("{}\n", telemetry.ejection.json()),
         ),
         "/proxyMode" => reply(
             StatusCode::OK,
