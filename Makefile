@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 
-.PHONY: help setup build demo test check fmt lint deny tidy bench
+.PHONY: help setup build demo test check fmt lint deny tidy bench soak
 
 help: ## say what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
@@ -40,3 +40,8 @@ bench: ## measure, all or ONLY="a part"; PEER_KUBE_PROXY=path measures a kube-pr
 	@scripts/setup.sh demo
 	$(CARGO) build --locked --release --package portolan --package portolan-testkit --bin portolan --bin bench
 	"$${CARGO_TARGET_DIR:-target}/release/bench" $(if $(ONLY),--only "$(ONLY)")
+
+soak: ## ten minutes of rolling updates under load, hung processes and a node that is cut off
+	@scripts/setup.sh demo
+	$(CARGO) build --locked --release --package portolan
+	$(CARGO) run --locked --package portolan-testkit --bin soak
