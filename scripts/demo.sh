@@ -60,6 +60,15 @@ load_end() {
   say "$(jq -c '{requests, failed, answers, failures}' "$work/$1")"
 }
 asks_who() { ask "$1" -n 1 -o json | jq -e ".answers | keys[0] | test(\"$2\")"; }
+on_node() { lab exec --node "$node" -- curl -sf "http://127.0.0.1:10249/$1"; }
+ejected() { on_node ejected | jq -e --arg at "$1" 'map(.endpoint) == [$at]'; }
+nobody_ejected() { on_node ejected | jq -e '. == []'; }
+all_serve() { ask "http://$2" -n 60 -o json >"$work/$1" && answered "$work/$1" 3; }
+has_events() { # has_events REASON...
+  local reasons reason
+  reasons=$(k get events -o 'jsonpath={.items[*].reason}')
+  for reason; do grep -qw "$reason" <<<"$reasons" || return 1; done
+}
 test_no_endpoints() { ! k get endpointslices -l kubernetes.io/service-name=web -o 'jsonpath={.items[*].endpoints[*].addresses[*]}' | grep -q .; }
 all_ready() { test "$("$KUBECTL" get nodes --no-headers | awk '$2 == "Ready"' | wc -l)" = 3; }
 recovered() { # recovered ROUNDS: everything has been started so often again
@@ -162,6 +171,43 @@ check "tcp://$db:$db_port is answered by the database at 203.0.113.2" \
   await 10 asks_who "tcp://$db:$db_port" database
 kill "$database_pid" || true
 wait "$database_pid" || true
+
+title "A process hangs: out of rotation, although it is listed as ready"
+k apply -f - <<'EOF' | quote
+apiVersion: v1
+kind: Service
+metadata: {name: steady}
+spec: {selector: {app: steady}, ports: [{port: 80, targetPort: 8080}]}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: steady}
+spec:
+  replicas: 3
+  selector: {matchLabels: {app: steady}}
+  template: # Without probes, so that nobody else notices.
+    metadata: {labels: {app: steady}}
+    spec: {containers: [{name: echo, image: portolan/echo}]}
+EOF
+k rollout status deployment/steady --timeout=60s | quote
+steady=$(field service/steady '{.spec.clusterIP}')
+hung=$(k get pods -l app=steady -o 'jsonpath={.items[0].metadata.name}')
+at=$(field "pod/$hung" '{.status.podIP}'):8080
+node=$(field pod/client '{.spec.nodeName}')
+check "all three serve" await 10 all_serve steady "$steady"
+lab exec -n shop "$hung" -- sh -c 'kill -STOP -1' && say "stopped $hung: its kernel takes connections, and nobody answers"
+load_begin hang "http://$steady" --timeout-ms 3000
+check "node $node sends it no more connections" await 15 ejected "$at"
+show lab exec --node "$node" -- curl -s http://127.0.0.1:10249/ejected
+check "it is still listed as ready" test "$(k get endpointslices -l kubernetes.io/service-name=steady -o 'jsonpath={.items[*].endpoints[?(@.conditions.ready==true)].addresses[0]}' | wc -w)" = 3
+ask "http://$steady" -n 60 -o json >"$work/steady"
+check "60 requests are answered by the other two, none fails" answered "$work/steady" 2
+lab exec -n shop "$hung" -- sh -c 'kill -CONT -1' && say "$hung goes on"
+check "it comes back when it answers" await 15 nobody_ejected
+load_end hang
+check "all three serve again" await 10 all_serve steady "$steady"
+check "the Service has Events about it" await 10 has_events EndpointEjected EndpointReadmitted
+k delete deployment/steady service/steady | quote
 
 title "Nobody behind a Service: an error at once, not a timeout"
 k scale deployment/web --replicas=0 | quote

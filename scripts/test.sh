@@ -22,6 +22,7 @@ step "tests" cargo test --locked --workspace
 step "build" cargo build --locked --package portolan
 # The same demo that people see, with the binary that is there already.
 step "demo" env PORTOLAN="${CARGO_TARGET_DIR:-target}/debug/portolan" scripts/demo.sh
+step "soak, a short one" env PORTOLAN="${CARGO_TARGET_DIR:-target}/debug/portolan" cargo run --locked --package portolan-testkit --bin soak -- --short
 
 echo
 echo "what ran:"
