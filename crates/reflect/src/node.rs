@@ -46,7 +46,9 @@ impl NodePortAddresses {
         NodePortAddresses { primary, ranges }
     }
 
-    fn choose(&self, listed: &[IpAddr], addresses: &BTreeSet<IpAddr>) -> BTreeSet<IpAddr> {
+    /// Those of `addresses`, which are the node's, on which NodePorts answer; `listed` are those of its Node object, the
+    /// first of each family is the primary one.
+    pub fn choose(&self, listed: &[IpAddr], addresses: &BTreeSet<IpAddr>) -> BTreeSet<IpAddr> {
         let inside = |ip: &&IpAddr| self.ranges.iter().any(|range| range.contains(*ip));
         let mut chosen: BTreeSet<IpAddr> = addresses.iter().filter(inside).copied().collect();
         if self.primary {

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
 use portolan_model::{Family, Listener, LocalPods, NodeFacts, Packet, Protocol, Verdict};
+use portolan_reflect::NodePortAddresses;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -116,7 +117,7 @@ impl Scenario {
     pub fn parse(name: &str, text: &str) -> Result<Scenario, ScenarioError> {
         let wrong = |words: String| error(Path::new(name), words);
         let file: File = serde_norway::from_str(text).map_err(|e| wrong(e.to_string()))?;
-        let node = file.node.facts();
+        let node = file.node.facts().map_err(wrong)?;
         let first = StepFile {
             say: String::new(),
             apply: file.objects,
@@ -212,7 +213,7 @@ struct StepFile {
 struct NodeFile {
     zone: Option<String>,
     addresses: Option<Vec<IpAddr>>,
-    node_port_addresses: Option<Vec<IpAddr>>,
+    node_port_addresses: Option<Vec<String>>,
     #[serde(with = "serde_norway::with::singleton_map")]
     local_pods: LocalPodsFile,
     masquerade_all: bool,
@@ -230,7 +231,7 @@ enum LocalPodsFile {
 }
 
 impl NodeFile {
-    fn facts(self) -> NodeFacts {
+    fn facts(self) -> Result<NodeFacts, String> {
         let mut facts = world::node();
         facts.zone = self.zone.map(Into::into);
         facts.masquerade_all = self.masquerade_all;
@@ -238,8 +239,10 @@ impl NodeFile {
             facts.addresses = addresses.into_iter().collect();
             facts.node_port_addresses = facts.addresses.clone();
         }
-        if let Some(addresses) = self.node_port_addresses {
-            facts.node_port_addresses = addresses.into_iter().collect();
+        if let Some(words) = &self.node_port_addresses {
+            let listed = Family::ALL.map(|family| world::node_address(family, 1));
+            let wanted = node_port_addresses(words)?;
+            facts.node_port_addresses = wanted.choose(&listed, &facts.addresses);
         }
         facts.local_pods = match self.local_pods {
             LocalPodsFile::Cluster => facts.local_pods,
@@ -248,8 +251,29 @@ impl NodeFile {
             LocalPodsFile::InterfacePrefix(prefix) => LocalPods::InterfacePrefix(prefix.into()),
             LocalPodsFile::Cidrs(ranges) => LocalPods::Cidrs(ranges),
         };
-        facts
+        Ok(facts)
     }
+}
+
+/// `primary`, `all`, ranges and addresses, as `--nodeport-addresses` takes them.
+fn node_port_addresses(words: &[String]) -> Result<NodePortAddresses, String> {
+    let mut wanted = NodePortAddresses::within(Vec::new());
+    for word in words {
+        let range = || {
+            let address = word.parse::<IpAddr>().map(IpNet::from);
+            address.or_else(|_| word.parse::<IpNet>())
+        };
+        match word.as_str() {
+            "primary" => wanted.primary = true,
+            "all" => wanted
+                .ranges
+                .extend([world::net("0.0.0.0/0"), world::net("::/0")]),
+            _ => wanted
+                .ranges
+                .push(range().map_err(|_| format!("nodePortAddresses: {word:?} is no range"))?),
+        }
+    }
+    Ok(wanted)
 }
 
 #[derive(Deserialize)]
