@@ -22,6 +22,7 @@ mod metrics;
 mod problems;
 mod resets;
 mod sync;
+mod trims;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

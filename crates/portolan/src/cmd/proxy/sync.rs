@@ -13,9 +13,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::flows::Flows;
 use super::metrics::Telemetry;
-
-/// A step that compiles so many ports, as the first one does, leaves megabytes behind that are not needed again soon.
-const TRIM_AFTER: usize = 1_000;
+use super::trims::Trims;
 
 /// What the thread works with.
 pub(super) struct Loop {
@@ -36,10 +34,11 @@ impl Loop {
         let start = Instant::now();
         let mut sync = Sync::new(Nftables, pace);
         let mut slow = SlowStart::default();
+        let mut trims = Trims::default();
         // A Snapshot may be there already.
         self.reflections.mark_changed();
         loop {
-            let due = [sync.due(), slow.due(), self.flows.due()]
+            let due = [sync.due(), slow.due(), trims.due(), self.flows.due()]
                 .into_iter()
                 .flatten()
                 .min();
@@ -54,8 +53,10 @@ impl Loop {
             let began = Instant::now();
             let outcome = sync.step(start.elapsed(), &mut self.target);
             self.report(&outcome, began.elapsed());
-            if outcome.compiled >= TRIM_AFTER {
+            trims.on_step(start.elapsed(), outcome.compiled);
+            if trims.step(start.elapsed()) {
                 portolan_kernel::memory::trim();
+                portolan_kernel::memory::unmap_text();
             }
             // Flows are looked at by what stands now: in between, on this very thread, nothing changes.
             if let (true, Some(snapshot)) = (outcome.stands, sync.snapshot()) {
