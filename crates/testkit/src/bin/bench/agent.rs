@@ -184,6 +184,8 @@ impl Running<'_> {
         }
         run.additions = additions.into_iter().collect();
         run.removals = removals.into_iter().collect();
+        // The kernel would make announcements at the expense of whoever commits.
+        drop(watcher);
         for &(rate, time) in plan.rates {
             run.processor_percent
                 .push((rate, self.under_load(rate, time)?));

@@ -235,7 +235,10 @@ impl Bench {
         };
         bytes("resident memory after the start", run.settled.resident);
         bytes("resident memory", run.after.resident);
-        bytes("proportional memory", run.after.proportional);
+        bytes(
+            "resident memory without the program's file",
+            run.after.anonymous,
+        );
         bytes("highest resident memory", run.after.highest);
         self.add(
             peer,

@@ -4,15 +4,18 @@
 //! and then the new generation of the rule set. A proxy on the old iptables interface is not heard here.
 
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::sys::socket::sockopt::{RcvBuf, RcvBufForce};
+use nix::sys::socket::sockopt::{RcvBuf, RcvBufForce, ReceiveTimeout};
 use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, setsockopt,
     socket,
 };
+use nix::sys::time::{TimeVal, TimeValLike};
 use portolan_kernel::topology::Host;
 
 /// The multicast group of nf_tables (NFNLGRP_NFTABLES, 7) as a bit.
@@ -25,9 +28,24 @@ const WAITING_BYTES: usize = 128 << 20;
 /// The kernel's notifications of one transaction come in datagrams of at most this size.
 const DATAGRAM_BYTES: usize = 1 << 20;
 
-/// A listening thread. It ends with this process.
+/// How often the listening thread looks whether it is still wanted.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// A listening thread. It ends when this is dropped: the kernel announces every element of every namespace as long as
+/// somebody listens in any of them, and a first load takes ten times as long with it.
 pub struct Monitor {
     shared: Arc<(Mutex<Wanted>, Condvar)>,
+    ended: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Monitor {
+    fn drop(&mut self) {
+        self.ended.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -44,9 +62,14 @@ impl Monitor {
         let socket = host.run(open).map_err(|e| e.to_string())?;
         let socket = socket.map_err(|e| format!("cannot listen to nf_tables: {e}"))?;
         let shared = Arc::new((Mutex::default(), Condvar::new()));
-        let for_thread = Arc::clone(&shared);
-        std::thread::spawn(move || listen(&socket, &for_thread));
-        Ok(Monitor { shared })
+        let ended = Arc::new(AtomicBool::new(false));
+        let (for_thread, until) = (Arc::clone(&shared), Arc::clone(&ended));
+        let thread = std::thread::spawn(move || listen(&socket, &for_thread, &until));
+        Ok(Monitor {
+            shared,
+            ended,
+            thread: Some(thread),
+        })
     }
 
     /// From now on waits for a transaction that names this address (of an endpoint or a Service).
@@ -84,13 +107,15 @@ fn open() -> nix::Result<OwnedFd> {
     if setsockopt(&socket, RcvBufForce, &WAITING_BYTES).is_err() {
         setsockopt(&socket, RcvBuf, &WAITING_BYTES)?;
     }
+    let look = TimeVal::microseconds(LOOK.as_micros() as i64);
+    setsockopt(&socket, ReceiveTimeout, &look)?;
     bind(socket.as_raw_fd(), &NetlinkAddr::new(0, GROUP))?;
     Ok(socket)
 }
 
-fn listen(socket: &OwnedFd, shared: &(Mutex<Wanted>, Condvar)) {
+fn listen(socket: &OwnedFd, shared: &(Mutex<Wanted>, Condvar), ended: &AtomicBool) {
     let mut buffer = vec![0; DATAGRAM_BYTES];
-    loop {
+    while !ended.load(Ordering::Relaxed) {
         match recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
             Ok(length) => {
                 let now = Instant::now();
@@ -99,7 +124,7 @@ fn listen(socket: &OwnedFd, shared: &(Mutex<Wanted>, Condvar)) {
                     shared.1.notify_all();
                 }
             }
-            Err(Errno::EINTR) => {}
+            Err(Errno::EINTR | Errno::EAGAIN) => {}
             Err(Errno::ENOBUFS) => {
                 lock(&shared.0).lost = true;
                 shared.1.notify_all();

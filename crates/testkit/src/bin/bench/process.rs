@@ -11,20 +11,19 @@ const TICKS_PER_SECOND: u64 = 100;
 pub struct Memory {
     /// Resident memory (VmRSS).
     pub resident: u64,
-    /// Proportional share of the resident memory (Pss).
-    pub proportional: u64,
+    /// What of it is not the program's own file, which all processes share (RssAnon).
+    pub anonymous: u64,
     /// The most that was ever resident (VmHWM).
     pub highest: u64,
 }
 
 /// The memory of a process; zeroes where /proc does not say.
 pub fn memory(process: &str) -> Memory {
-    let read = |name: &str| std::fs::read_to_string(Path::new("/proc").join(process).join(name));
-    let status = read("status").unwrap_or_default();
-    let rollup = read("smaps_rollup").unwrap_or_default();
+    let path = Path::new("/proc").join(process).join("status");
+    let status = std::fs::read_to_string(path).unwrap_or_default();
     Memory {
         resident: kilobytes(&status, "VmRSS:") * 1024,
-        proportional: kilobytes(&rollup, "Pss:") * 1024,
+        anonymous: kilobytes(&status, "RssAnon:") * 1024,
         highest: kilobytes(&status, "VmHWM:") * 1024,
     }
 }
