@@ -211,7 +211,8 @@ fn balance(list: &Choices, lists: &Lists, masquerade: bool) -> Action {
             masquerade,
         };
     }
-    match lists.cluster.is_empty() && lists.local.is_empty() {
+    // Whoever is local is in the cluster.
+    match lists.cluster.is_empty() {
         true => Action::Reject,
         false => Action::Drop,
     }

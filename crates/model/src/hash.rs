@@ -75,6 +75,10 @@ mod tests {
         assert_eq!(jhash(b"", 0xdead_beef), 0xbd5b_7dde);
         assert_eq!(jhash(b"Four score and seven years ago", 0), 0x1777_0551);
         assert_eq!(jhash(b"Four score and seven years ago", 1), 0xcd62_8161);
+        // Around the length of a block.
+        assert_eq!(jhash(b"Four score a", 0), 0xccda_323b);
+        assert_eq!(jhash(b"Four score an", 0), 0x1143_45a2);
+        assert_eq!(jhash(b"Four score and seven yea", 0), 0x4eaa_9b13);
     }
 
     #[test]

@@ -297,7 +297,30 @@ mod tests {
         let key = PortKey::new("shop", "web", "http", Protocol::Tcp);
         let port = ServicePort::new(key, NonZeroU16::MIN);
         assert!(port.wanted().is_empty() && port.endpoints.is_empty());
+        assert_eq!(port.created, 0);
         let policies = (port.internal_policy, port.external_policy);
         assert_eq!(policies, (TrafficPolicy::Cluster, TrafficPolicy::Cluster));
+    }
+
+    /// Ports that want the same are told from all that want something else.
+    #[test]
+    fn what_is_wanted_is_compared_whole() {
+        let key = PortKey::new("shop", "web", "http", Protocol::Tcp);
+        let port = ServicePort::new(key, NonZeroU16::MIN);
+        assert!(port.wants_same(&port));
+        let ip = || vec!["172.30.0.1".parse().unwrap()];
+        let changes: [fn(&mut ServicePort, Vec<IpAddr>); 6] = [
+            |port, _| port.port = NonZeroU16::MAX,
+            |port, ip| port.cluster_ips = ip,
+            |port, ip| port.external_ips = ip,
+            |port, ip| port.load_balancer_ips = ip,
+            |port, _| port.node_port = Some(NonZeroU16::MAX),
+            |port, _| port.families = [Family::V4].into(),
+        ];
+        for (index, change) in changes.into_iter().enumerate() {
+            let mut other = port.clone();
+            change(&mut other, ip());
+            assert!(!port.wants_same(&other), "change {index}");
+        }
     }
 }

@@ -56,6 +56,14 @@ fn weight_0_counts_only_among_itself() {
 }
 
 #[test]
+fn nobody_has_no_share() {
+    for balance in Balance::ALL {
+        let client = "203.0.113.2:40000".parse().unwrap();
+        assert_eq!(choices(&[]).shares(balance, client), []);
+    }
+}
+
+#[test]
 fn turns_are_spread_evenly() {
     let slots = |weights: &[u16]| choices(weights).slots(Balance::RoundRobin).unwrap();
     assert_eq!(slots(&[3, 1]), [0, 0, 1, 0]);
@@ -82,6 +90,14 @@ fn slots_have_a_limit() {
     let rounded = counts(&choices(&weights), Balance::Random);
     assert_eq!(rounded.len(), 2000);
     assert!(rounded.values().sum::<usize>() <= SLOTS_MAX);
+    // As many as there are slots are exact; one more, and the light one still has one.
+    let of = |weights: &[u16]| -> Vec<usize> {
+        let counted = counts(&choices(weights), Balance::Random);
+        counted.into_values().collect()
+    };
+    let most = SLOTS_MAX as u16;
+    assert_eq!(of(&[most - 1, 1]), [SLOTS_MAX - 1, 1]);
+    assert_eq!(of(&[most, 1]), [SLOTS_MAX - 3, 1]);
     // More than there are slots weigh the same.
     let weights: Vec<u16> = (0..=SLOTS_MAX as u16).map(|i| 1 + i % 2).collect();
     assert_eq!(choices(&weights).slots(Balance::Random), None);
@@ -105,6 +121,19 @@ fn tables_grow_with_the_endpoints() {
     let many = choices(&[1; 11]);
     assert_eq!(many.slots(Balance::SourceHash).unwrap().len(), 1021);
     assert_eq!(choices(&[1]).slots(Balance::SourceHash), None);
+}
+
+/// Nodes of different versions must agree, so a table that is another one is a breach of what was promised.
+#[cfg(target_endian = "little")]
+#[test]
+fn the_table_is_the_same_for_ever() {
+    let digest = |weights: &[u16]| {
+        let slots = choices(weights).slots(Balance::Maglev).unwrap();
+        let bytes: Vec<u8> = slots.iter().flat_map(|slot| slot.to_le_bytes()).collect();
+        jhash(&bytes, 0)
+    };
+    let all = [&[1, 1, 1][..], &[3, 2], &[1, 100, 7, 7]].map(digest);
+    assert_eq!(all, [2_442_082_315, 3_916_334_107, 3_867_380_999]);
 }
 
 /// The limit is reached: more endpoints than the largest table has slots.

@@ -146,6 +146,16 @@ fn an_address_that_a_service_gave_away_does_not_take_its_connections_along() {
     assert_eq!(fate(&gone, VIP, "10.1.0.9:8080"), Fate::IsReset);
 }
 
+/// Whoever has answered at the address, at whatever moment, may be whose connection it is.
+#[test]
+fn an_endpoint_that_another_service_lists_is_not_gone() {
+    let heir = || snapshot(&[web("web2", vec![endpoint(ONE)])]);
+    for (then, now) in [(heir(), with(&[])), (with(&[]), heir())] {
+        let gone = gone(with(&[ONE]), then, now);
+        assert_eq!(fate(&gone, VIP, ONE), Fate::Stays);
+    }
+}
+
 #[test]
 fn after_a_start_everything_is_looked_at() {
     let mut resetter = Resetter::default();
@@ -174,6 +184,22 @@ fn an_endpoint_that_comes_owes_no_look() {
     let mut resetter = looked(&snapshot(&[udp]));
     resetter.on_stands(at(6_000), &snapshot(&[]));
     assert_eq!(resetter.due(), None);
+}
+
+#[test]
+fn only_tcp_is_looked_for_after_a_start() {
+    let mut udp = web("dns", vec![endpoint(ONE)]);
+    udp.key.protocol = Protocol::Udp;
+    let tcp = web("web", vec![]);
+    for (ports, wanted) in [
+        (vec![], None),
+        (vec![udp.clone()], None),
+        (vec![udp, tcp], Some(GRACE)),
+    ] {
+        let mut resetter = Resetter::default();
+        resetter.on_stands(at(0), &snapshot(&ports));
+        assert_eq!(resetter.due(), wanted);
+    }
 }
 
 #[test]
@@ -215,6 +241,31 @@ fn a_look_that_failed_or_left_something_is_done_again() {
 }
 
 #[test]
+fn a_look_that_goes_well_makes_the_waits_short_again() {
+    for look in [Look::Part, Look::Whole] {
+        let mut resetter = looked(&with(&[ONE]));
+        resetter.on_stands(at(6_000), &with(&[]));
+        for _ in 0..3 {
+            resetter.end(at(11_000), at(0), Look::Failed);
+        }
+        resetter.end(at(20_000), at(2_000), look);
+        resetter.on_stands(at(20_000), &with(&[TWO]));
+        resetter.on_stands(at(20_000), &with(&[]));
+        assert_eq!(resetter.due(), Some(at(40_000)), "rest after {look:?}");
+        resetter.end(at(40_000), at(0), Look::Failed);
+        assert_eq!(resetter.due(), Some(at(41_000)), "failure after {look:?}");
+    }
+}
+
+#[test]
+fn failures_without_end_wait_no_longer() {
+    let mut resetter = looked(&with(&[ONE]));
+    resetter.on_stands(at(6_000), &with(&[]));
+    (0..100).for_each(|_| resetter.end(at(11_000), at(0), Look::Failed));
+    assert_eq!(resetter.due(), Some(at(71_000)));
+}
+
+#[test]
 fn a_connection_is_provoked_a_few_times() {
     let mut resetting = Resetting::default();
     resetting.add(at(0), Vec::new());
@@ -227,6 +278,7 @@ fn a_connection_is_provoked_a_few_times() {
         for due in resetting.step(now) {
             seen.push((now.as_millis(), due.whom.len(), due.round));
         }
+        assert!(now < at(20_000), "it never ends");
     }
     let (first, second) = ([1_000, 1_600, 2_500, 5_000], [1_100, 1_700, 2_600, 5_100]);
     let of = |times: [u128; 4], count| (0..4).map(move |round| (times[round], count, round));

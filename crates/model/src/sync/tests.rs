@@ -160,6 +160,7 @@ fn run(sync: &mut Sync<Plain>, target: &mut Faulty, from: Duration, end: Duratio
         now = now.max(due);
         sync.step(now, target);
         steps += 1;
+        assert!(steps < 1_000_000, "time does not go on");
     }
     steps
 }
@@ -225,6 +226,11 @@ fn failures_double_the_wait_up_to_a_limit() {
     }
     let wanted = [100, 200, 400, 800, 1600, 3200, 6400, 10_000, 10_000, 10_000];
     assert_eq!(waits, wanted);
+    for _ in 0..100 {
+        assert!(sync.step(now, &mut target).error.is_some());
+        assert_eq!(sync.due(), Some(now + ms(10_000)));
+        now += ms(10_000);
+    }
     target.failures = 0;
     assert!(sync.step(now, &mut target).stands);
     assert_eq!(sync.failures(), 0);
