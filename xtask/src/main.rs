@@ -18,7 +18,7 @@ const USAGE: &str = "usage: cargo xtask tidy | laws | scenarios | mutants [PART 
     tidy       check the laws; says every breach with its place\n\
     laws       list the laws that tidy checks\n\
     scenarios  list the scenario files with the rules they prove\n\
-    mutants    break the oracle and nftables mode in every small way; says what no test notices";
+    mutants    break the oracle and nftables mode in every small way; says which break no test notices";
 
 #[expect(clippy::print_stdout, reason = "a command line tool")]
 fn main() -> anyhow::Result<ExitCode> {

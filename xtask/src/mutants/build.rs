@@ -18,6 +18,9 @@ const CRATES: [(&str, &str); 2] = [
     ("dataplane", "portolan-dataplane"),
 ];
 
+/// Packages in which random tests spend their time.
+const FAST: [&str; 4] = ["portolan-model", "portolan-dataplane", "proptest", "imbl"];
+
 /// What every broken crate gets: the question which mutant is the active one.
 const QUESTION: &str = "
 /// Whether this mutant is the active one.
@@ -38,10 +41,12 @@ pub struct Built {
 }
 
 /// Copies the work tree to `target/mutants`, breaks `files` there, and builds.
-pub fn build(root: &Path, files: &[&str]) -> anyhow::Result<Built> {
+pub fn build(root: &Path, tree: &Tree, files: &[&str]) -> anyhow::Result<Built> {
     let place = root.join("target/mutants");
     let copy = place.join("tree");
-    let tree = Tree::read(root)?;
+    if copy.exists() {
+        clear(&copy, &copy, tree)?;
+    }
     for (path, text) in tree.files() {
         put(&copy.join(path), text)?;
     }
@@ -56,7 +61,7 @@ pub fn build(root: &Path, files: &[&str]) -> anyhow::Result<Built> {
     let mut refused = BTreeSet::new();
     for (_, package) in CRATES {
         for round in 0.. {
-            let mutants = spread(&tree, &copy, files, &refused)?;
+            let mutants = spread(tree, &copy, files, &refused)?;
             let errors = errors(&place, package)?;
             if errors.is_empty() {
                 break;
@@ -66,9 +71,23 @@ pub fn build(root: &Path, files: &[&str]) -> anyhow::Result<Built> {
             }
         }
     }
-    let mutants = spread(&tree, &copy, files, &refused)?;
+    let mutants = spread(tree, &copy, files, &refused)?;
     let programs = programs(&place)?;
     Ok(Built { mutants, programs })
+}
+
+/// Removes what an earlier run has copied and the work tree does not have any more.
+fn clear(copy: &Path, folder: &Path, tree: &Tree) -> anyhow::Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        let name = path.strip_prefix(copy)?.to_string_lossy().into_owned();
+        if path.is_dir() {
+            clear(copy, &path, tree)?;
+        } else if tree.text(&name).is_none() {
+            std::fs::remove_file(&path).with_context(|| name)?;
+        }
+    }
+    Ok(())
 }
 
 fn put(path: &Path, text: &str) -> anyhow::Result<()> {
@@ -189,6 +208,10 @@ fn cargo(place: &Path, arguments: &[&str]) -> anyhow::Result<Output> {
     let output = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
         .args(arguments)
         .args(["--config", "profile.dev.debug=false"])
+        .args(FAST.into_iter().flat_map(|package| {
+            let setting = format!("profile.dev.package.{package}.opt-level=1");
+            ["--config".to_owned(), setting]
+        }))
         .current_dir(place.join("tree"))
         .env("CARGO_TARGET_DIR", place.join("build"))
         .output()

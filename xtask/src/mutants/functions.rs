@@ -30,6 +30,13 @@ pub struct Mutant {
     pub lines: (usize, usize),
 }
 
+impl Mutant {
+    /// File and name: what tells it from all others.
+    pub fn full_name(&self) -> String {
+        format!("{} {}", self.file, self.name)
+    }
+}
+
 /// Functions that constants call: a mutant asks for its number, which a constant cannot.
 const CONSTANT: [&str; 1] = ["pick"];
 
