@@ -184,6 +184,8 @@ pub struct ServicePort {
     /// Annotation `portolan.dev/slow-start`, in seconds: how long an endpoint that comes into rotation takes to get its
     /// full share.
     pub slow_start: Option<NonZeroU16>,
+    /// Annotation `portolan.dev/health`: whether its connections are watched, and its endpoints checked.
+    pub is_watched: bool,
     /// `spec.internalTrafficPolicy`.
     pub internal_policy: TrafficPolicy,
     /// `spec.externalTrafficPolicy`.
@@ -212,6 +214,7 @@ impl ServicePort {
             affinity: None,
             balance: Balance::Random,
             slow_start: None,
+            is_watched: true,
             internal_policy: TrafficPolicy::Cluster,
             external_policy: TrafficPolicy::Cluster,
             health_check_node_port: None,

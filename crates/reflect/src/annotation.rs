@@ -17,6 +17,9 @@ pub(crate) const BALANCE: &str = "portolan.dev/balance";
 /// On a Service: how long a new endpoint takes to get its full share.
 pub(crate) const SLOW_START: &str = "portolan.dev/slow-start";
 
+/// On a Service: whether its endpoints leave rotation when they do not answer.
+pub(crate) const HEALTH: &str = "portolan.dev/health";
+
 /// On an EndpointSlice: how much its endpoints weigh.
 pub(crate) const WEIGHTS: &str = "portolan.dev/weights";
 
@@ -36,6 +39,17 @@ pub(crate) fn balance(metadata: &ObjectMeta) -> Result<Balance, String> {
         let known = Balance::ALL.map(Balance::as_str).join(", ");
         format!("annotation {BALANCE}: {text:?} is none of {known}; random is used.")
     })
+}
+
+/// Whether the Service's connections are watched; what is wrong with the annotation, as a whole sentence.
+pub(crate) fn is_watched(metadata: &ObjectMeta) -> Result<bool, String> {
+    match text(metadata, HEALTH) {
+        None | Some("on") => Ok(true),
+        Some("off") => Ok(false),
+        Some(other) => Err(format!(
+            "annotation {HEALTH}: {other:?} is neither on nor off; it is on."
+        )),
+    }
 }
 
 /// The seconds in which a new endpoint gets its full share; what is wrong with the annotation, as a whole sentence.
@@ -131,6 +145,15 @@ mod tests {
         assert!(
             wrong.contains("\"least-conn\" is none of random, round-robin, source-hash, maglev")
         );
+    }
+
+    #[test]
+    fn health_is_on_or_off() {
+        let read = |value: &str| is_watched(&with(HEALTH, value));
+        assert_eq!(is_watched(&ObjectMeta::default()), Ok(true));
+        assert_eq!((read("on"), read(" off ")), (Ok(true), Ok(false)));
+        let problem = read("false").unwrap_err();
+        assert!(problem.contains("\"false\" is neither"), "{problem}");
     }
 
     #[test]

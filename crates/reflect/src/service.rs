@@ -76,6 +76,7 @@ impl Reader<'_> {
             affinity: affinity(spec),
             balance: self.balance(service),
             slow_start: self.slow_start(service),
+            is_watched: self.is_watched(service),
             internal_policy: policy(&spec.internal_traffic_policy),
             external_policy: policy(&spec.external_traffic_policy),
             health_check_node_port: health_check_node_port(spec),
@@ -180,6 +181,13 @@ impl Reader<'_> {
         annotation::balance(&service.metadata).unwrap_or_else(|message| {
             self.wrong("InvalidAnnotation", message);
             Balance::default()
+        })
+    }
+
+    fn is_watched(&mut self, service: &wire::Service) -> bool {
+        annotation::is_watched(&service.metadata).unwrap_or_else(|message| {
+            self.wrong("InvalidAnnotation", message);
+            true
         })
     }
 

@@ -70,7 +70,8 @@ impl Detector {
         let Some(port) = api.owner(&frontend) else {
             return;
         };
-        let is_candidate = port.endpoint(replier.address).is_some_and(can_be_tried);
+        let endpoint = port.endpoint(replier.address);
+        let is_candidate = port.is_watched && endpoint.is_some_and(can_be_tried);
         let room = self.watched.contains_key(&replier) || self.watched.len() < WATCHED_MAX;
         if !is_candidate || !room || !self.look_budget.take(now, 1) {
             return;

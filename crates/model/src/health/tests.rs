@@ -350,6 +350,25 @@ fn who_is_out_again_soon_waits_for_longer() {
 }
 
 #[test]
+fn a_service_that_does_not_want_it_is_left_alone() {
+    let unwatched = || {
+        let mut port = port(3);
+        port.is_watched = false;
+        snapshot(port)
+    };
+    let mut world = World::new(&[FINE, Manner::Hung, FINE]);
+    world.overlay.on_snapshot(unwatched());
+    world.run(5.0);
+    assert_eq!((world.checks, world.detector.watched()), (0, 0));
+    // Who is out when it is asked for comes back.
+    world.overlay.on_snapshot(snapshot(port(3)));
+    time_to_eject(&mut world, 1);
+    world.overlay.on_snapshot(unwatched());
+    world.run(11.0);
+    assert!(world.out().is_empty());
+}
+
+#[test]
 fn an_ejected_one_comes_back_when_its_siblings_are_gone() {
     let mut world = World::new(&[FINE, Manner::CutOff]);
     time_to_eject(&mut world, 1);

@@ -260,9 +260,10 @@ fn second_at(began: Duration, patience: Duration) -> Duration {
     began + patience * 6 / 10
 }
 
-/// The endpoints that could take its place.
+/// The endpoints that could take its place; nobody, when the Service does not want its endpoints to be judged.
 fn siblings(overlay: &Overlay, watch: &Watch, listener: Listener) -> Vec<Listener> {
-    let Some(port) = overlay.upstream().port(&watch.port) else {
+    let port = overlay.upstream().port(&watch.port);
+    let Some(port) = port.filter(|port| port.is_watched) else {
         return Vec::new();
     };
     let family = Family::of(listener.address.ip());
