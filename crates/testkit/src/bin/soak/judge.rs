@@ -47,10 +47,12 @@ pub struct Judge {
 }
 
 /// Requests of some clients.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Sum {
     requests: u64,
     failed: u64,
+    /// How often clients gave which reason.
+    reasons: BTreeMap<String, u64>,
 }
 
 /// What people read.
@@ -83,6 +85,10 @@ impl Judge {
         for client in clients {
             sum.requests += client["requests"].as_u64().unwrap_or(0);
             sum.failed += client["failed"].as_u64().unwrap_or(0);
+            for (reason, count) in client["failures"].as_object().into_iter().flatten() {
+                let reasons = sum.reasons.entry(reason.clone()).or_default();
+                *reasons += count.as_u64().unwrap_or(0);
+            }
         }
     }
 
@@ -185,8 +191,8 @@ impl fmt::Display for Figures {
         for (service, sum) in &judge.loads {
             writeln!(
                 f,
-                "{service}: {} requests, {} failed",
-                sum.requests, sum.failed
+                "{service}: {} requests, {} failed {:?}",
+                sum.requests, sum.failed, sum.reasons
             )?;
         }
         let count = |manner| judge.deeds.iter().filter(|d| d.manner == manner).count();

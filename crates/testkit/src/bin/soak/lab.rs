@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::Duration;
 
+use portolan_k8s::Timestamp;
 use portolan_testkit::wait;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -126,20 +127,20 @@ impl Lab {
         Ok(items.iter().filter(stays).map(pod).collect())
     }
 
-    /// A signal to every process of a pod.
-    pub fn signal(&self, pod: &str, signal: &str) -> Result<()> {
-        let kill = format!("kill -{signal} -1");
-        self.run(self.lab(&["exec", pod, "--", "sh", "-c", &kill]))
-            .map(drop)
+    /// A signal to every process of a pod; says when.
+    pub fn signal(&self, pod: &str, signal: &str) -> Result<Timestamp> {
+        let kill = format!("{NOW}; kill -{signal} -1");
+        time(&self.run(self.lab(&["exec", pod, "--", "sh", "-c", &kill]))?)
     }
 
-    /// Nothing from the fabric enters the node [`CUT`], or everything does again.
-    pub fn cut(&self, is_off: bool) -> Result<()> {
+    /// Nothing from the fabric enters the node [`CUT`], or everything does again; says when.
+    pub fn cut(&self, is_off: bool) -> Result<Timestamp> {
         let add = "add table inet cut; \
             add chain inet cut entry { type filter hook prerouting priority -400; }; \
             add rule inet cut entry iifname eth0 drop";
         let rules = if is_off { add } else { "delete table inet cut" };
-        self.on_node(CUT, &["nft", rules]).map(drop)
+        let script = format!("{NOW}; nft '{rules}'");
+        time(&self.on_node(CUT, &["sh", "-c", &script])?)
     }
 
     /// The endpoints that a node has ejected.
@@ -244,6 +245,13 @@ impl Load {
         }
         Ok(all)
     }
+}
+
+/// Says the time: to get into a pod may take longer than what is measured.
+const NOW: &str = "date --utc +%Y-%m-%dT%H:%M:%S.%NZ";
+
+fn time(text: &str) -> Result<Timestamp> {
+    Ok(text.trim().parse()?)
 }
 
 /// Pods behind each Service.

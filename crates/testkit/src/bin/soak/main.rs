@@ -129,8 +129,7 @@ fn hang(lab: &Lab, judge: &mut Judge, index: u32) -> Result<()> {
     let pods = lab.pods("steady")?;
     let pod = &pods[index as usize % pods.len()];
     wait::until(WARM_UP, || false);
-    let began = Timestamp::now();
-    lab.signal(&pod.name, "STOP")?;
+    let began = lab.signal(&pod.name, "STOP")?;
     judge.begin(Manner::Hung, vec![pod.address.clone()], began);
     let out = lab.await_ejected(&[&pod.address], PATIENCE);
     wait::until(LASTS, || false);
@@ -154,8 +153,7 @@ fn cut(lab: &Lab, judge: &mut Judge) -> Result<()> {
     let addresses: Vec<String> = there.iter().map(|pod| pod.address.clone()).collect();
     let all: Vec<&str> = addresses.iter().map(String::as_str).collect();
     wait::until(WARM_UP, || false);
-    let began = Timestamp::now();
-    lab.cut(true)?;
+    let began = lab.cut(true)?;
     judge.begin(Manner::CutOff, addresses.clone(), began);
     let out = lab.await_ejected(&all, PATIENCE);
     wait::until(LASTS, || false);
