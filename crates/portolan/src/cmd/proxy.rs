@@ -78,6 +78,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let options = args.options()?;
     crate::cmd::logging::start();
     flags::warn_of_localhost(&options.node.node_port_addresses);
+    portolan_kernel::memory::share_heap();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
         .max_blocking_threads(BLOCKING_MAX)
