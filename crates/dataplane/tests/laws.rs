@@ -2,13 +2,17 @@
 #![allow(clippy::unwrap_used)] // A world that cannot be made is a failed test.
 
 mod fake;
+mod ways;
 mod world;
 
 use std::collections::BTreeSet;
+use std::fmt::Debug;
 use std::net::Ipv4Addr;
 
 use fake::FakeKernel;
-use portolan_dataplane::nftables::{ENDPOINTS_MAX, Element, Nftables, Op, Ops, State, show};
+use portolan_dataplane::nftables::{
+    ENDPOINTS_MAX, Element, Nftables, Op, Ops, Readback, Spot, State, adopt, show,
+};
 use portolan_model::{Backend, Endpoint, ServicePort, Snapshot};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -113,6 +117,49 @@ fn changes_only_what_differs(
     prop_assert_eq!(&removed, &old.difference(&new).copied().collect::<Vec<_>>());
     prop_assert_eq!(&added, &new.difference(&old).copied().collect::<Vec<_>>());
     Ok(())
+}
+
+/// What somebody else has changed is not taken for something of ours, or it is read as it is.
+#[test]
+fn what_is_adopted_is_what_is_there() {
+    let (state, _) = Nftables.compile(&ways::every_way(14));
+    let mut kernel = FakeKernel::default();
+    kernel.apply(&Nftables.diff(None, &state)).unwrap();
+    let whole = kernel.found().unwrap();
+    assert!(adopt(&whole).unwrap() == state);
+    let honest = |found: &[Readback; 2], what: &dyn Debug| {
+        let Some(adopted) = adopt(found) else { return };
+        let all = |elements: Vec<Element>| elements.into_iter().collect::<BTreeSet<_>>();
+        let there = found.iter().flat_map(|table| table.elements.clone());
+        assert_eq!(all(adopted.elements()), all(there.collect()), "{what:?}");
+    };
+    let other_id = |id: &Spot| Spot {
+        port: id.port + 1,
+        ..*id
+    };
+    for family in 0..2 {
+        for index in 0..whole[family].elements.len() {
+            let mut found = whole.clone();
+            let gone = found[family].elements.remove(index);
+            honest(&found, &gone);
+            let instead = match gone {
+                Element::Endpoint(id, slot, to) => Element::StickyEndpoint(id, slot, to),
+                Element::StickyEndpoint(id, slot, to) => Element::Endpoint(id, slot, to),
+                Element::Member(list, id, to) => Element::Member(list, other_id(&id), to),
+                _ => continue,
+            };
+            found[family].elements.push(instead);
+            honest(&found, &instead);
+        }
+        for index in 0..whole[family].chains.len() {
+            let mut found = whole.clone();
+            found[family].chains.remove(index);
+            assert!(adopt(&found).is_none(), "a chain is missing");
+        }
+        let mut found = whole.clone();
+        found[family].chains.push(("strange".to_owned(), vec![0]));
+        assert!(adopt(&found).is_none(), "a chain is somebody else's");
+    }
 }
 
 /// One more than the slots have numbers for: the first get connections, and the user is told.

@@ -103,6 +103,11 @@ mod tests {
     }
 
     #[test]
+    fn nobody_is_nobody() {
+        assert_eq!(Addresses::default(), Addresses::of(&[]));
+    }
+
+    #[test]
     fn others_are_not_in_it() {
         let kept = Addresses::of(&given(&["10.1.0.10:53", "10.2.0.1:80"]));
         for other in given(&["10.1.0.10:54", "10.1.0.11:53", "[fd00::1]:53"]) {

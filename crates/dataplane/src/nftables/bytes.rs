@@ -299,3 +299,6 @@ fn range_of(first: IpAddr, last: IpAddr) -> Option<IpNet> {
     let range = IpNet::new(first, bits as u8).ok()?;
     (range.network() == first && range.broadcast() == last).then_some(range)
 }
+
+#[cfg(test)]
+mod tests;

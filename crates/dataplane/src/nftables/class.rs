@@ -285,3 +285,6 @@ impl fmt::Display for Turn {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

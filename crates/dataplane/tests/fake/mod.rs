@@ -40,6 +40,11 @@ impl FakeKernel {
 
     /// What stands, through bytes and back.
     pub fn read(&self) -> Option<State> {
+        adopt(&self.found()?)
+    }
+
+    /// What is found when the kernel is asked.
+    pub fn found(&self) -> Option<[Readback; 2]> {
         let mut found = <[Readback; 2]>::default();
         for (family, found) in portolan_model::Family::ALL.into_iter().zip(&mut found) {
             let table = self.tables[family as usize].as_ref()?;
@@ -57,7 +62,7 @@ impl FakeKernel {
                 found.elements.push(read);
             }
         }
-        adopt(&found)
+        Some(found)
     }
 
     fn op(&mut self, op: &Op) -> Result<(), String> {
