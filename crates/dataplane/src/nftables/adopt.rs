@@ -30,16 +30,16 @@ pub struct Readback {
 pub fn adopt(found: &[Readback; 2]) -> Option<State> {
     let mut state = State::default();
     for (family, found) in Family::ALL.into_iter().zip(found) {
-        *state.table_mut(family) = table(family, found)?;
+        *state.table_mut(family) = table(found)?;
     }
     Some(state)
 }
 
-fn table(family: Family, found: &Readback) -> Option<Table> {
+fn table(found: &Readback) -> Option<Table> {
     let mut table = Table::default();
     let mut parts = Parts::default();
     for element in &found.elements {
-        parts.take(&mut table, family, element);
+        parts.take(&mut table, element);
     }
     table.backings = parts.backings()?;
     table.allowed = parts.allowed();
@@ -59,7 +59,7 @@ struct Parts {
 }
 
 impl Parts {
-    fn take(&mut self, table: &mut Table, family: Family, element: &Element) {
+    fn take(&mut self, table: &mut Table, element: &Element) {
         let mark = |map: &mut OrdMap<IpAddr, Uses>, ip: &IpAddr| {
             map.insert(*ip, Uses(1));
         };
@@ -74,7 +74,6 @@ impl Parts {
                     .node_ports
                     .insert((*protocol, *port), Entry { class, id });
             }
-            Element::Class(of, _) if *of != family => {}
             Element::Class(_, class) => self.lead(ChainId::Class(*class)),
             Element::Turn(turn) => self.lead(ChainId::Turn(*turn)),
             Element::Endpoint(id, slot, to) | Element::StickyEndpoint(id, slot, to) => {

@@ -82,9 +82,7 @@ fn fragment(node: &NodeFacts, port: &ServicePort, problems: &mut Vec<Problem>) -
         part(&ours, port, problems)
     };
     let parts = Family::ALL.map(of_family);
-    let mut cluster_ips = port.cluster_ips.clone();
-    cluster_ips.sort_unstable();
-    cluster_ips.dedup();
+    let cluster_ips = port.cluster_ips.clone();
     Fragment { parts, cluster_ips }
 }
 
