@@ -14,7 +14,7 @@ use crate::snapshot::Snapshot;
 /// A connection is looked at so long after it began: an answer takes less, within a cluster.
 const LOOK_AFTER: Duration = Duration::from_millis(250);
 /// Looks in one second at most: each costs some microseconds, so these are a few hundredths of a core.
-const LOOKS_PER_SECOND: u32 = 2000;
+pub(super) const LOOKS_PER_SECOND: u32 = 2000;
 /// Endpoints that are watched at once; connections to others tell nothing. Some 400 bytes each.
 pub(super) const WATCHED_MAX: usize = 16_384;
 /// An endpoint without connections is forgotten after this time.

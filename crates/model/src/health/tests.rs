@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::detector::WATCHED_MAX;
+use super::detector::{LOOKS_PER_SECOND, WATCHED_MAX};
 use super::*;
 use crate::{Endpoint, NodeFacts, Overlay, PortKey, Protocol, ServicePort, Snapshot, decide};
 
@@ -466,9 +466,8 @@ fn what_is_watched_is_forgotten_and_bounded() {
     assert!(world.detector.agenda.is_empty());
 }
 
-#[test]
-fn no_more_are_watched_than_there_is_room_for() {
-    let many = WATCHED_MAX + 10;
+/// How many are watched after each of `many` endpoints got a connection, one every `pause`.
+fn watched(many: usize, pause: Duration) -> usize {
     let at = |index: usize| SocketAddr::from(([10, 1, (index >> 8) as u8, index as u8], 8080));
     let mut all = port(0);
     all.endpoints = (0..many).map(|index| Endpoint::ready(at(index))).collect();
@@ -483,10 +482,21 @@ fn no_more_are_watched_than_there_is_room_for() {
             protocol: Protocol::Tcp,
             address: at(index),
         };
-        // The budget of looks lets 2000 in a second.
-        detector.on_flow(Duration::from_millis(index as u64), key, to, &api);
+        detector.on_flow(pause * index as u32, key, to, &api);
     }
-    assert_eq!(detector.watched(), WATCHED_MAX);
+    detector.watched()
+}
+
+#[test]
+fn no_more_are_watched_than_there_is_room_for() {
+    let slowly = Duration::from_millis(1);
+    assert_eq!(watched(WATCHED_MAX + 10, slowly), WATCHED_MAX);
+}
+
+#[test]
+fn no_more_are_looked_at_than_the_budget_allows() {
+    let looks = LOOKS_PER_SECOND as usize;
+    assert_eq!(watched(looks + 10, Duration::ZERO), looks);
 }
 
 fn manner() -> impl Strategy<Value = Manner> {
