@@ -8,12 +8,13 @@ mod world;
 use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use fake::FakeKernel;
 use portolan_dataplane::nftables::{
-    ENDPOINTS_MAX, Element, Nftables, Op, Ops, Readback, Spot, State, adopt, show,
+    Class, ENDPOINTS_MAX, Element, Nftables, Op, Ops, Readback, Spot, State, adopt, show,
 };
-use portolan_model::{Backend, Endpoint, ServicePort, Snapshot};
+use portolan_model::{Affinity, Backend, Balance, Endpoint, ServicePort, Snapshot};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -160,6 +161,38 @@ fn what_is_adopted_is_what_is_there() {
         found[family].chains.push(("strange".to_owned(), vec![0]));
         assert!(adopt(&found).is_none(), "a chain is somebody else's");
     }
+}
+
+/// R-AFFINITY-3: the timeout that is written, also for a single endpoint, which may get company.
+#[test]
+fn classes_say_what_chains_need() {
+    let mut snapshot = fake::many_services(1);
+    let port = snapshot.ports().next().unwrap().clone();
+    let mut class = |seconds: u64, endpoints: usize| {
+        snapshot.set(ServicePort {
+            affinity: Some(Affinity {
+                timeout: Duration::from_secs(seconds),
+            }),
+            balance: Balance::RoundRobin,
+            endpoints: port.endpoints[..endpoints].into(),
+            ..ServicePort::clone(&port)
+        });
+        let (state, _) = Nftables.compile(&snapshot);
+        let classes = state
+            .elements()
+            .into_iter()
+            .find_map(|element| match element {
+                Element::Class(_, class) => Some((class.affinity_s, class.balance)),
+                _ => None,
+            });
+        classes.unwrap()
+    };
+    let longest = Class::AFFINITY_S_MAX;
+    for (seconds, written) in [(0, 1), (1, 1), (10_800, 10_800), (1_000_000, longest)] {
+        assert_eq!(class(seconds, 1), (written, Balance::Random));
+        assert_eq!(class(seconds, 2), (written, Balance::RoundRobin));
+    }
+    assert_eq!(class(10, 0), (0, Balance::Random));
 }
 
 /// One more than the slots have numbers for: the first get connections, and the user is told.
