@@ -56,6 +56,7 @@ impl Loop {
             trims.on_step(start.elapsed(), outcome.compiled);
             if trims.step(start.elapsed()) {
                 portolan_kernel::memory::trim();
+                portolan_kernel::memory::unmap_text();
             }
             // Flows are looked at by what stands now: in between, on this very thread, nothing changes.
             if let (true, Some(snapshot)) = (outcome.stands, sync.snapshot()) {
