@@ -76,7 +76,7 @@ const METHOD: &str = "\n## Figures\n\n\
     - *programming*: one process compiles, diffs and applies to the kernel; no API, no other thread.\n\
     - *agent*: `portolan proxy` as a process against `portolan apiserver`, in a network namespace of its own.\n  \
       A change is a PATCH of an EndpointSlice. *Write to commit* runs from the moment before the PATCH is sent until the kernel announces the transaction with the new address; it is measured in the same way for the peer.\n  \
-      Whoever commits makes these announcements, so nobody listens during a start and while processor time is taken.\n  \
+      Whoever commits makes these announcements, so nobody listens during a start and while processor time is taken; a program that writes everything anew for each change pays more for them than one that does not.\n  \
       *Event to commit* is the agent's own clock (`portolan_change_delay_seconds`).\n  \
       Memory is in MB of a million bytes, as the kernel counts it for the process: *resident memory* (VmRSS) is that after all changes, and has in it the parts of the program's file that are mapped, which every process of the same file shares.\n\
     - *packets*: connections of a pod through its node to a server behind it, over veth links, with 10,000 Services loaded.\n\n\
