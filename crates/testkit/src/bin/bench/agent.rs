@@ -63,7 +63,7 @@ pub struct Run {
 /// For the first start; kube-proxy needs a minute for 10,000 Services on top of iptables-nft.
 const COLD_LIMIT: Duration = Duration::from_secs(120);
 /// For one change: an old kube-proxy writes everything anew, and may have just begun to.
-const CHANGE_LIMIT: Duration = Duration::from_secs(180);
+const CHANGE_LIMIT: Duration = Duration::from_secs(90);
 /// Between two changes: what a change left behind is over.
 const PAUSE: Duration = Duration::from_millis(20);
 /// After which memory is called settled.
