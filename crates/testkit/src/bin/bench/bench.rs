@@ -87,6 +87,7 @@ pub fn run(only: &str) -> Result<(), String> {
         round: 0,
         slow: Vec::new(),
     };
+    bench.note(load());
     let peers = bench.peers()?;
     let ours = Contender::Portolan {
         program: portolan.clone(),
@@ -350,6 +351,13 @@ impl Bench {
         }
         Ok(())
     }
+}
+
+/// How busy the machine was with other things before the run.
+fn load() -> String {
+    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load = text.split(' ').next().unwrap_or_default();
+    format!("When the run began, the machine's load average was {load}.")
 }
 
 /// The binary under measurement: `$PORTOLAN`, or the one beside this program.
