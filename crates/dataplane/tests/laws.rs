@@ -128,6 +128,15 @@ fn what_is_adopted_is_what_is_there() {
     kernel.apply(&Nftables.diff(None, &state)).unwrap();
     let whole = kernel.found().unwrap();
     assert!(adopt(&whole).unwrap() == state);
+    let mut backwards = whole.clone();
+    for table in &mut backwards {
+        table.elements.reverse();
+        table.chains.reverse();
+    }
+    assert!(
+        adopt(&backwards).unwrap() == state,
+        "the kernel has an order of its own"
+    );
     let honest = |found: &[Readback; 2], what: &dyn Debug| {
         let Some(adopted) = adopt(found) else { return };
         let all = |elements: Vec<Element>| elements.into_iter().collect::<BTreeSet<_>>();

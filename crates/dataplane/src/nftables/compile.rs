@@ -123,11 +123,9 @@ fn part(ours: &[&Treatment], port: &ServicePort, problems: &mut Vec<Problem>) ->
             _ => part.services.push((at, class)),
         }
         if let Some(sources) = &treatment.sources {
-            // Overlapping ranges become one: the kernel refuses them.
+            // Overlapping ranges become one, for the kernel refuses them, and come in order.
             let nets: Vec<IpNet> = sources.iter().map(IpNet::trunc).collect();
-            let mut nets = IpNet::aggregate(&nets);
-            nets.sort_unstable();
-            part.allowed.push((at, nets.into()));
+            part.allowed.push((at, IpNet::aggregate(&nets).into()));
         }
     }
     let remembers = part.services.iter().map(|(_, class)| class);
