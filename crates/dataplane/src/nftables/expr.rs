@@ -203,3 +203,6 @@ pub(crate) fn digest_of(rules: impl IntoIterator<Item = u64>) -> u64 {
         .into_iter()
         .fold(FORMAT, |hash, rule| fnv(hash, &rule.to_be_bytes()))
 }
+
+#[cfg(test)]
+mod tests;

@@ -256,3 +256,6 @@ impl fmt::Display for ChainId {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
