@@ -218,3 +218,6 @@ fn postrouting(at: &Registers) -> Vec<Rule> {
     ];
     vec![Rule(marked), Rule(hairpin)]
 }
+
+#[cfg(test)]
+mod tests;
