@@ -183,9 +183,6 @@ impl<'a> World<'a> {
 
     /// Every way in which a packet can leave `chain`.
     fn run(&self, chain: &ChainId, machine: Machine) -> Vec<(End, Machine)> {
-        if !self.table.chains.contains_key(chain) {
-            return vec![(End::Through, machine)];
-        }
         let mut ends = Vec::new();
         let mut packets = vec![machine];
         for rule in self.table.rules(self.family, chain) {
@@ -316,3 +313,6 @@ impl<'a> World<'a> {
         Reader { family, rest }
     }
 }
+
+#[cfg(test)]
+mod tests;

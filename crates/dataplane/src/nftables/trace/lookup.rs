@@ -39,15 +39,6 @@ impl World<'_> {
                     true => Element::StickyEndpoint(id, slot, to),
                 }
             }
-            SetName::Members | SetName::OtherMembers => {
-                let list = match set {
-                    SetName::Members => List::Main,
-                    _ => List::Other,
-                };
-                let (to, id) = (key.socket()?, key.spot()?);
-                let backing = table.backings.get(&id).filter(|b| b.remembers)?;
-                return backing.list(list).contains(to).then(Vec::new);
-            }
             SetName::Allowed => {
                 let (spot, source) = (key.spot()?, key.address()?);
                 let ranges = table.allowed.get(&spot)?;
@@ -70,8 +61,13 @@ impl World<'_> {
                 let ip = key.address()?;
                 return ranges.keys().any(|r| r.contains(&ip)).then(Vec::new);
             }
-            // The memory is empty for the first packet of a client; classes are looked up by `Dispatch`.
-            SetName::Affinity | SetName::Classes | SetName::Turns => return None,
+            // The memory is empty for the first packet of a client, so nobody asks for members after it either; classes
+            // are looked up by `Dispatch`.
+            SetName::Affinity
+            | SetName::Members
+            | SetName::OtherMembers
+            | SetName::Classes
+            | SetName::Turns => return None,
         };
         let mut data = Vec::new();
         element.write_data(&mut data);
