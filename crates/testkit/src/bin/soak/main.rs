@@ -88,7 +88,14 @@ impl Plan {
     }
 }
 
-fn main() -> Result<ExitCode> {
+fn main() -> ExitCode {
+    run().unwrap_or_else(|error| {
+        eprintln!("soak: {error}");
+        ExitCode::FAILURE
+    })
+}
+
+fn run() -> Result<ExitCode> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let plan = Plan::of(&arguments)?;
     let lab = Lab::up()?;
