@@ -69,7 +69,14 @@ fn a_change_of_the_cluster_keeps_who_is_ejected() {
     overlay.eject(listener(2));
     // Another Service takes it in, and its own gets one more.
     let ports = [port("a", &[1, 2, 4]), port("b", &[2, 3])];
+    let before = overlay.snapshot().clone();
     assert!(overlay.on_snapshot(snapshot(&ports)).is_empty());
+    let both = ports.each_ref().map(|port| port.key.clone());
+    assert_eq!(overlay.listed_by(listener(2)), both);
+    assert_eq!(overlay.listed_by(listener(4)), both[..1]);
+    // There it came as one that is out already.
+    let new = newly_ejected(&before, overlay.snapshot());
+    assert_eq!(new, [listener(2)].into());
     assert_eq!((out(&overlay, "a"), out(&overlay, "b")), (vec![2], vec![2]));
     let before = overlay.snapshot().clone();
     overlay.on_snapshot(snapshot(&[port("a", &[1, 2, 4]), port("b", &[2, 5])]));
