@@ -12,6 +12,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::name::PortKey;
@@ -74,10 +75,9 @@ impl SlowStart {
         &self.effective
     }
 
-    /// Finds who came into rotation behind the port `key`, and who left.
+    /// Finds who came into rotation behind the port `key`, and who left. (`write` forgets ports that ask for nothing.)
     fn compare(&mut self, key: &PortKey, port: Option<&ServicePort>, now: Duration) {
         let Some(port) = port.filter(|port| port.slow_start.is_some()) else {
-            self.rising.remove(key);
             return;
         };
         let before = self.upstream.port(key);
@@ -86,14 +86,11 @@ impl SlowStart {
             old.is_some_and(in_rotation)
         };
         let somebody = before.is_some_and(|before| before.endpoints.iter().any(in_rotation));
-        let mut rising = self.rising.remove(key).unwrap_or_default();
+        let rising = self.rising.entry(key.clone()).or_default();
         rising.retain(|address, _| port.endpoint(*address).is_some_and(in_rotation));
         if somebody {
             let new = port.endpoints.iter().filter(|e| in_rotation(e) && !was(e));
             rising.extend(new.map(|e| (e.address, now)));
-        }
-        if !rising.is_empty() {
-            self.rising.insert(key.clone(), rising);
         }
     }
 
@@ -105,15 +102,19 @@ impl SlowStart {
             let Some(port) = upstream.port(key) else {
                 return false;
             };
-            let window = window(port);
-            rising.retain(|_, since| now.saturating_sub(*since) < window);
-            effective.set(match rising.is_empty() {
-                true => ServicePort::clone(port),
-                false => weighted(port, rising, now),
-            });
-            let next = rising.values().map(|since| reached(*since, window, now).1);
-            due = due.into_iter().chain(next).min();
-            !rising.is_empty()
+            let Some(seconds) = port.slow_start else {
+                return false;
+            };
+            let level = Duration::from_secs(seconds.get().into()) / LEVELS.into();
+            rising.retain(|_, since| now.saturating_sub(*since) < level * LEVELS.into());
+            if rising.is_empty() {
+                effective.set(Arc::clone(port));
+                return false;
+            }
+            effective.set(weighted(port, rising, level, now));
+            let next = |since: &Duration| *since + level * reached(*since, level, now).into();
+            due = due.into_iter().chain(rising.values().map(next)).min();
+            true
         });
         self.due = due.map(|due| due.max(now + PAUSE));
     }
@@ -124,31 +125,23 @@ fn in_rotation(endpoint: &Endpoint) -> bool {
     endpoint.ready && !endpoint.ejected
 }
 
-fn window(port: &ServicePort) -> Duration {
-    let seconds = port.slow_start.map_or(0, |seconds| seconds.get());
-    Duration::from_secs(seconds.into())
-}
-
-/// The level that somebody who rises since `since` has at `now`, and when the next is reached.
-fn reached(since: Duration, window: Duration, now: Duration) -> (u16, Duration) {
-    let one = (window / LEVELS.into()).max(Duration::from_millis(1));
-    let passed = now.saturating_sub(since).as_millis() / one.as_millis();
-    let level = u16::try_from(passed).unwrap_or(LEVELS).min(LEVELS - 1) + 1;
-    (level, since + one * u32::from(level))
+/// The level that somebody has at `now` who rises since `since` and takes so long for each `level`.
+fn reached(since: Duration, level: Duration, now: Duration) -> u16 {
+    let passed = now.saturating_sub(since).as_millis() / level.as_millis();
+    1 + passed as u16
 }
 
 fn weighted(
     port: &ServicePort,
     rising: &BTreeMap<SocketAddr, Duration>,
+    level: Duration,
     now: Duration,
 ) -> ServicePort {
-    let window = window(port);
     let of = |endpoint: &Endpoint| {
-        let level = rising
-            .get(&endpoint.address)
-            .map_or(LEVELS, |since| reached(*since, window, now).0);
+        let since = rising.get(&endpoint.address);
+        let levels = since.map_or(LEVELS, |since| reached(*since, level, now));
         Endpoint {
-            weight: endpoint.weight.saturating_mul(level),
+            weight: endpoint.weight.saturating_mul(levels),
             ..endpoint.clone()
         }
     };

@@ -113,8 +113,9 @@ fn without_the_annotation_nobody_rises() {
         slow_start: None,
         ..port(lasts)
     };
-    let slow = after(&[(0, plain(&[1])), (1, plain(&[1, 2]))]);
+    let mut slow = after(&[(0, plain(&[1])), (1, plain(&[1, 2]))]);
     assert_eq!((weights(&slow), slow.due()), (vec![1, 1], None));
+    assert!(!slow.step(seconds(99)), "nothing is ever due");
     let slow = after(&[(0, port(&[1])), (1, port(&[1, 2])), (2, plain(&[1, 2]))]);
     assert_eq!(
         (weights(&slow), slow.due()),
@@ -147,17 +148,28 @@ fn who_becomes_ready_or_is_readmitted_rises() {
 #[test]
 fn other_changes_do_not_disturb_who_is_rising() {
     let mut slow = after(&[(0, port(&[1])), (100, port(&[1, 2]))]);
-    slow.on_snapshot(seconds(104), snapshot(port(&[1, 2, 3])));
+    slow.on_snapshot(Duration::from_millis(104_500), snapshot(port(&[1, 2, 3])));
     assert_eq!(weights(&slow), [10, 5, 1]);
-    assert_eq!(slow.due(), Some(seconds(105)));
+    assert_eq!(
+        slow.due(),
+        Some(seconds(105)),
+        "whoever is next comes first"
+    );
     slow.on_snapshot(seconds(110), snapshot(port(&[2, 3])));
     assert_eq!(
         weights(&slow),
-        [10, 7],
+        [10, 6],
         "the second has risen, the first is gone"
     );
     slow.on_snapshot(seconds(111), Snapshot::new(NodeFacts::default()));
     assert_eq!(slow.due(), None, "the Service is gone");
+    assert!(slow.rising.is_empty());
+}
+
+#[test]
+fn who_leaves_while_rising_is_forgotten() {
+    let slow = after(&[(0, port(&[1])), (100, port(&[1, 2])), (101, port(&[1]))]);
+    assert_eq!((weights(&slow), slow.due()), (vec![1], None));
     assert!(slow.rising.is_empty());
 }
 
