@@ -55,6 +55,22 @@ fn the_oldest_service_owns_a_shared_address() {
     assert_eq!(snapshot.touched(&before), vec![old, young]);
 }
 
+/// A Service that was deleted and made again under its name is the younger one.
+#[test]
+fn who_is_made_again_loses_a_shared_address() {
+    let mut snapshot = Snapshot::new(node());
+    let shared = |name, created| port(name, created, "172.30.0.9");
+    snapshot.set(shared("a", 3));
+    snapshot.set(shared("b", 6));
+    let owner = |snapshot: &Snapshot| {
+        let (frontend, _) = shared("a", 0).wanted()[0];
+        snapshot.owner(&frontend).unwrap().key.clone()
+    };
+    assert_eq!(owner(&snapshot), shared("a", 0).key);
+    snapshot.set(shared("a", 9));
+    assert_eq!(owner(&snapshot), shared("b", 0).key);
+}
+
 #[test]
 fn a_change_touches_only_itself() {
     let mut snapshot = Snapshot::new(node());
@@ -149,6 +165,11 @@ fn a_change_of_the_node_touches_every_port() {
     });
     let all: Vec<PortKey> = snapshot.ports().map(|port| port.key.clone()).collect();
     assert_eq!(snapshot.touched(&before), all);
+    // Also those of which only one of the two knows.
+    snapshot.remove(&all[0]);
+    snapshot.set(port("c", 0, "172.30.0.3"));
+    let both = [&all[..], &[port("c", 0, "172.30.0.3").key]].concat();
+    assert_eq!(snapshot.touched(&before), both);
 }
 
 #[test]
