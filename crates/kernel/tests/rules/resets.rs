@@ -1,25 +1,18 @@
 //! TCP connections to endpoints that are gone for good: their clients learn it at once, and nobody else notices.
-#![allow(clippy::unwrap_used)] // A test that can't set up its network has failed.
 
-use std::collections::BTreeSet;
-use std::io::{ErrorKind, Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::io::{ErrorKind, Read};
+use std::net::{SocketAddr, TcpStream};
 use std::num::NonZeroU16;
 use std::time::{Duration, Instant};
 
-use ipnet::IpNet;
-use portolan_dataplane::nftables::Nftables;
 use portolan_kernel::nft::Ends;
 use portolan_kernel::topology::Host;
-use portolan_kernel::{Conntrack, NftTarget, Resets, isolated, sysctl};
+use portolan_kernel::{Conntrack, Resets, isolated, sysctl};
 use portolan_model::reset::{GRACE, Look, OVER_AFTER, Resetter};
-use portolan_model::{
-    Backend, Endpoint, Family, NodeFacts, PortKey, Protocol, ServicePort, Snapshot, Target,
-};
+use portolan_model::{Endpoint, Family, PortKey, Protocol, ServicePort};
 use socket2::{Domain, Socket, Type};
 
-/// Only a failure takes so long.
-const PATIENCE: Duration = Duration::from_secs(10);
+use crate::bed::{Bed, PATIENCE, ask, at, net, rules, serve};
 
 const PODS: [&str; 4] = [
     "10.1.1.2:8080",
@@ -32,83 +25,38 @@ const SILENT: &str = "10.1.2.2:8080";
 const VIPS: [&str; 2] = ["172.30.0.1:80", "[fd00:172:30::1]:80"];
 const NODE_PORTS: [&str; 2] = ["192.168.0.11:30080", "[fd00:192:168::11]:30080"];
 
-fn net(text: &str) -> IpNet {
-    text.parse().unwrap()
-}
-
-fn ip(text: &str) -> IpAddr {
-    text.parse().unwrap()
-}
-
-fn at(text: &str) -> SocketAddr {
-    text.parse().unwrap()
-}
-
-/// A node between a client outside and hosts that play pods.
 struct World {
-    node: Host,
-    outside: Host,
-    _pods: [Host; 2],
-    target: NftTarget,
+    bed: Bed,
+    _silent: Host,
     conntrack: Conntrack,
     resets: Resets,
     resetter: Resetter,
-    snapshot: Snapshot,
     time: Duration,
 }
 
 impl World {
     fn new() -> Self {
-        let node = Host::router().unwrap();
-        let (pods, outside) = (Host::new().unwrap(), Host::new().unwrap());
-        let near = [net("10.1.1.1/24"), net("fd00:10:1:1::1/64")];
-        let far = [
-            net("10.1.1.2/24"),
-            net("10.1.1.3/24"),
-            net("fd00:10:1:1::2/64"),
-            net("fd00:10:1:1::3/64"),
-        ];
-        node.join("veth1", &near, &pods, "eth0", &far).unwrap();
-        let near_out = [net("192.168.0.11/24"), net("fd00:192:168::11/64")];
-        let far_out = [net("192.168.0.1/24"), net("fd00:192:168::1/64")];
-        node.join("eth0", &near_out, &outside, "eth0", &far_out)
-            .unwrap();
-        for (host, gateways) in [(&pods, near), (&outside, near_out)] {
-            host.route(net("0.0.0.0/0"), gateways[0].addr()).unwrap();
-            host.route(net("::/0"), gateways[1].addr()).unwrap();
-        }
+        let bed = Bed::new(&PODS);
         let silent = Host::new().unwrap();
         let (here, there) = ([net("10.1.2.1/24")], [net("10.1.2.2/24")]);
-        node.join("veth2", &here, &silent, "eth0", &there).unwrap();
-        node.route(net("0.0.0.0/0"), ip("192.168.0.1")).unwrap();
-        node.route(net("::/0"), ip("fd00:192:168::1")).unwrap();
-        PODS.iter().for_each(|address| serve(&pods, at(address)));
-        let addresses = BTreeSet::from([ip("192.168.0.11"), ip("fd00:192:168::11")]);
-        let facts = NodeFacts {
-            node_port_addresses: addresses.clone(),
-            addresses,
-            ..NodeFacts::default()
-        };
+        bed.node
+            .join("veth2", &here, &silent, "eth0", &there)
+            .unwrap();
+        PODS.iter().for_each(|pod| serve(&bed.pods, at(pod)));
         World {
-            target: node.run(NftTarget::open).unwrap().unwrap(),
-            conntrack: node.run(Conntrack::open).unwrap().unwrap(),
-            resets: node.run(Resets::open).unwrap().unwrap(),
-            node,
-            outside,
-            _pods: [pods, silent],
+            conntrack: bed.node.run(Conntrack::open).unwrap().unwrap(),
+            resets: bed.node.run(Resets::open).unwrap().unwrap(),
+            bed,
+            _silent: silent,
             resetter: Resetter::default(),
-            snapshot: Snapshot::new(facts),
             time: Duration::ZERO,
         }
     }
 
     fn load(&mut self, endpoints: &[Endpoint]) {
-        self.snapshot.set(web(endpoints));
-        let (state, _) = Nftables.compile(&self.snapshot);
-        let standing = self.target.read().unwrap();
-        let ops = Nftables.diff(standing.as_ref(), &state);
-        self.target.apply(&ops).unwrap();
-        self.resetter.on_stands(self.time, &self.snapshot);
+        self.bed.snapshot.set(web(endpoints));
+        self.bed.stand();
+        self.resetter.on_stands(self.time, &self.bed.snapshot);
     }
 
     /// What the proxy does when the grace is over, but for provocations; returns those that need some.
@@ -121,7 +69,7 @@ impl World {
         let fate = |connection: &_| gone.fate(connection);
         let whole = self.conntrack.connections(fate, 100, &mut doomed);
         assert!(whole.unwrap());
-        let addresses = &self.snapshot.node().addresses;
+        let addresses = &self.bed.snapshot.node().addresses;
         let rest = self.resets.begin(&doomed, addresses, OVER_AFTER).unwrap();
         for doomed in &doomed {
             assert!(self.conntrack.forget(doomed).unwrap());
@@ -148,17 +96,6 @@ impl World {
             assert!(Instant::now() < deadline, "{endpoint} never answers");
         }
     }
-
-    fn rules(&self) -> String {
-        let list = || {
-            std::process::Command::new("nft")
-                .args(["list", "ruleset"])
-                .output()
-        };
-        let output = self.node.run(list).unwrap().unwrap();
-        assert!(output.status.success(), "{output:?}");
-        String::from_utf8(output.stdout).unwrap()
-    }
 }
 
 fn web(endpoints: &[Endpoint]) -> ServicePort {
@@ -179,21 +116,6 @@ fn all_but(gone: &[&str]) -> Vec<Endpoint> {
     left.map(|pod| Endpoint::ready(at(pod))).collect()
 }
 
-/// Answers every byte with its own address and a line end, until the test ends.
-fn serve(host: &Host, here: SocketAddr) {
-    let listener = host.run(|| TcpListener::bind(here)).unwrap().unwrap();
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let mut stream = stream.unwrap();
-            std::thread::spawn(move || {
-                while let Ok(1) = stream.read(&mut [0]) {
-                    let _ = stream.write_all(format!("{here}\n").as_bytes());
-                }
-            });
-        }
-    });
-}
-
 fn open(to: SocketAddr, port: Option<SocketAddr>) -> TcpStream {
     let socket = Socket::new(Domain::for_address(to), Type::STREAM, None).unwrap();
     if let Some(here) = port {
@@ -206,18 +128,6 @@ fn open(to: SocketAddr, port: Option<SocketAddr>) -> TcpStream {
     stream
 }
 
-fn ask(stream: &mut TcpStream) -> Result<SocketAddr, ErrorKind> {
-    let told = |error: std::io::Error| error.kind();
-    stream.write_all(b"?").map_err(told)?;
-    let mut line = Vec::new();
-    let mut byte = [0];
-    while line.last() != Some(&b'\n') {
-        stream.read_exact(&mut byte).map_err(told)?;
-        line.extend(byte);
-    }
-    Ok(at(std::str::from_utf8(&line).unwrap().trim_end()))
-}
-
 /// What a client learns that only waits.
 fn wait(stream: &mut TcpStream) -> ErrorKind {
     stream.read(&mut [0]).unwrap_err().kind()
@@ -227,14 +137,14 @@ fn silent_clients_are_told(loose: bool) {
     let mut world = World::new();
     let value = if loose { "1" } else { "0" };
     let settings = [("netfilter/nf_conntrack_tcp_loose", value)];
-    sysctl::set(&world.node.netns, &settings).unwrap();
+    sysctl::set(&world.bed.node.netns, &settings).unwrap();
     world.load(&all_but(&[]));
     world.look();
     for to in [VIPS, NODE_PORTS].concat() {
         let family = usize::from(at(to).is_ipv6()) * 2;
         let (gone, other) = (PODS[family], PODS[family + 1]);
-        let mut client = world.reach(&world.outside, to, gone);
-        let mut neighbour = world.reach(&world.outside, to, other);
+        let mut client = world.reach(&world.bed.outside, to, gone);
+        let mut neighbour = world.reach(&world.bed.outside, to, other);
         world.load(&all_but(&[gone]));
         assert_eq!(ask(&mut client), Ok(at(gone)), "{to}: the grace");
         assert!(world.reset() >= 1, "{to}");
@@ -248,9 +158,9 @@ fn silent_clients_are_told(loose: bool) {
         );
         assert_eq!(ask(&mut neighbour), Ok(at(other)), "{to}");
     }
-    assert!(world.rules().contains("portolan-resets"));
+    assert!(rules(&world.bed.node).contains("portolan-resets"));
     world.resets.end().unwrap();
-    assert!(!world.rules().contains("portolan-resets"));
+    assert!(!rules(&world.bed.node).contains("portolan-resets"));
 }
 
 #[test]
@@ -277,7 +187,7 @@ fn a_client_that_writes_is_told_without_provocation() {
         let mut world = World::new();
         world.load(&all_but(&[]));
         world.look();
-        let mut client = world.reach(&world.outside, VIPS[0], PODS[0]);
+        let mut client = world.reach(&world.bed.outside, VIPS[0], PODS[0]);
         world.load(&all_but(&[PODS[0], PODS[1]]));
         assert_eq!(world.look().len(), 1);
         assert_eq!(ask(&mut client), Err(ErrorKind::ConnectionReset));
@@ -294,8 +204,8 @@ fn a_process_of_the_node_is_told() {
         for to in [VIPS, NODE_PORTS].concat() {
             let family = usize::from(at(to).is_ipv6()) * 2;
             let (gone, other) = (PODS[family], PODS[family + 1]);
-            let mut client = world.reach(&world.node, to, gone);
-            let mut neighbour = world.reach(&world.node, to, other);
+            let mut client = world.reach(&world.bed.node, to, gone);
+            let mut neighbour = world.reach(&world.bed.node, to, other);
             world.load(&all_but(&[gone]));
             assert_eq!(world.look(), [], "{to}: nobody has to be provoked");
             assert_eq!(wait(&mut client), ErrorKind::ConnectionAborted, "{to}");
@@ -313,7 +223,7 @@ fn an_endpoint_that_terminates_keeps_its_connections() {
         let mut world = World::new();
         world.load(&all_but(&[]));
         world.look();
-        let mut client = world.reach(&world.outside, VIPS[0], PODS[0]);
+        let mut client = world.reach(&world.bed.outside, VIPS[0], PODS[0]);
         for serving in [true, false] {
             let out = Endpoint {
                 ready: false,
@@ -335,7 +245,7 @@ fn a_client_that_was_never_answered_finds_another_endpoint() {
         let mut world = World::new();
         world.load(&[Endpoint::ready(at(SILENT))]);
         world.look();
-        let client = world.outside.netns.try_clone().unwrap();
+        let client = world.bed.outside.netns.try_clone().unwrap();
         let client = std::thread::spawn(move || {
             let mut stream = client.run(|| open(at(VIPS[0]), None)).unwrap();
             ask(&mut stream).unwrap()
@@ -373,13 +283,13 @@ fn a_new_connection_from_the_same_port_is_let_through() {
         world.look();
         let here = Some(at("192.168.0.1:4000"));
         let open = || open(at(VIPS[0]), here);
-        let mut client = world.outside.run(open).unwrap();
+        let mut client = world.bed.outside.run(open).unwrap();
         assert_eq!(ask(&mut client), Ok(at(PODS[0])));
         world.load(&all_but(&[PODS[0]]));
         assert_eq!(world.reset(), 1);
         assert_eq!(wait(&mut client), ErrorKind::ConnectionReset);
         drop(client);
-        let mut client = world.outside.run(open).unwrap();
+        let mut client = world.bed.outside.run(open).unwrap();
         assert_eq!(ask(&mut client), Ok(at(PODS[1])));
         assert_eq!(ask(&mut client), Ok(at(PODS[1])));
     });
@@ -391,7 +301,7 @@ fn more_than_there_is_room_for_is_said() {
         let mut world = World::new();
         world.load(&all_but(&[]));
         let clients: Vec<TcpStream> = (0..3)
-            .map(|_| world.reach(&world.outside, VIPS[0], PODS[0]))
+            .map(|_| world.reach(&world.bed.outside, VIPS[0], PODS[0]))
             .collect();
         let everybody = |_: &_| portolan_model::reset::Fate::IsReset;
         let mut doomed = Vec::new();

@@ -1,23 +1,16 @@
 //! Endpoints that terminate get no new connections and keep their old ones, whatever happens to the rules meanwhile.
-#![allow(clippy::unwrap_used)] // A test that can't set up its network has failed.
 
 use std::collections::BTreeSet;
-use std::io::{ErrorKind, Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::num::NonZeroU16;
 use std::time::{Duration, Instant};
 
-use ipnet::IpNet;
-use portolan_dataplane::nftables::Nftables;
 use portolan_kernel::topology::Host;
-use portolan_kernel::{Conntrack, NftTarget, isolated};
-use portolan_model::{
-    Affinity, Backend, Endpoint, Family, NodeFacts, PortKey, Protocol, ServicePort, Snapshot,
-    Sweeper, Target,
-};
+use portolan_kernel::{Conntrack, isolated};
+use portolan_model::{Affinity, Endpoint, Family, PortKey, Protocol, ServicePort, Sweeper};
 
-/// Only a failure takes so long.
-const PATIENCE: Duration = Duration::from_secs(10);
+use crate::bed::{Bed, PATIENCE, ask, at, program, serve};
+
 /// So many new connections that one of two endpoints would be left out by chance once in a million.
 const ENOUGH: usize = 20;
 
@@ -36,74 +29,35 @@ const ADDRESSES: [&str; 4] = [
     "[fd00:192:168::11]:30080",
 ];
 
-fn net(text: &str) -> IpNet {
-    text.parse().unwrap()
-}
-
-fn at(text: &str) -> SocketAddr {
-    text.parse().unwrap()
-}
-
 /// The endpoints of one family, in their order.
 fn pods(to: &str) -> [SocketAddr; 3] {
     let first = usize::from(at(to).is_ipv6()) * 3;
     [0, 1, 2].map(|index| at(PODS[first + index]))
 }
 
-/// A node between a client outside and a host that plays all pods.
 struct World {
-    node: Host,
-    outside: Host,
-    _pods: Host,
-    target: NftTarget,
+    bed: Bed,
     conntrack: Conntrack,
     sweeper: Sweeper,
-    snapshot: Snapshot,
     time: Duration,
 }
 
 impl World {
     fn new() -> World {
-        let node = Host::router().unwrap();
-        let (pods, outside) = (Host::new().unwrap(), Host::new().unwrap());
-        let near = [net("10.1.1.1/24"), net("fd00:10:1:1::1/64")];
-        let far = PODS.map(|pod| IpNet::new(at(pod).ip(), if at(pod).is_ipv4() { 24 } else { 64 }));
-        let far = far.map(Result::unwrap);
-        node.join("veth1", &near, &pods, "eth0", &far).unwrap();
-        let near_out = [net("192.168.0.11/24"), net("fd00:192:168::11/64")];
-        let far_out = [net("192.168.0.1/24"), net("fd00:192:168::1/64")];
-        node.join("eth0", &near_out, &outside, "eth0", &far_out)
-            .unwrap();
-        for (host, gateways) in [(&pods, near), (&outside, near_out), (&node, far_out)] {
-            host.route(net("0.0.0.0/0"), gateways[0].addr()).unwrap();
-            host.route(net("::/0"), gateways[1].addr()).unwrap();
-        }
-        PODS.iter().for_each(|address| serve(&pods, at(address)));
-        let addresses: BTreeSet<IpAddr> = near_out.map(|net| net.addr()).into();
-        let facts = NodeFacts {
-            node_port_addresses: addresses.clone(),
-            addresses,
-            ..NodeFacts::default()
-        };
+        let bed = Bed::new(&PODS);
+        PODS.iter().for_each(|pod| serve(&bed.pods, at(pod)));
         World {
-            target: node.run(NftTarget::open).unwrap().unwrap(),
-            conntrack: node.run(Conntrack::open).unwrap().unwrap(),
-            node,
-            outside,
-            _pods: pods,
+            conntrack: bed.node.run(Conntrack::open).unwrap().unwrap(),
+            bed,
             sweeper: Sweeper::default(),
-            snapshot: Snapshot::new(facts),
             time: Duration::ZERO,
         }
     }
 
     /// Programs the rules and does what the proxy does after that; `anew` takes nothing over from what stands.
     fn stand(&mut self, anew: bool) {
-        let (state, _) = Nftables.compile(&self.snapshot);
-        let standing = self.target.read().unwrap().filter(|_| !anew);
-        let ops = Nftables.diff(standing.as_ref(), &state);
-        self.target.apply(&ops).unwrap();
-        self.sweeper.on_stands(&self.snapshot);
+        program(&mut self.bed.target, &self.bed.snapshot, anew);
+        self.sweeper.on_stands(&self.bed.snapshot);
         if let Some(sweep) = self.sweeper.begin(self.time) {
             for protocol in sweep.protocols() {
                 let is_stale = |flow: &_| sweep.is_stale(flow);
@@ -115,7 +69,7 @@ impl World {
     }
 
     fn load(&mut self, port: ServicePort) {
-        self.snapshot.set(port);
+        self.bed.snapshot.set(port);
         self.stand(false);
     }
 
@@ -143,33 +97,6 @@ impl World {
     fn new_ones(&self, host: &Host, to: &str) -> BTreeSet<SocketAddr> {
         (0..ENOUGH).map(|_| self.connect(host, to).1).collect()
     }
-}
-
-/// Answers every byte with its own address and a line end, until the test ends.
-fn serve(host: &Host, here: SocketAddr) {
-    let listener = host.run(|| TcpListener::bind(here)).unwrap().unwrap();
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let mut stream = stream.unwrap();
-            std::thread::spawn(move || {
-                while let Ok(1) = stream.read(&mut [0]) {
-                    let _ = stream.write_all(format!("{here}\n").as_bytes());
-                }
-            });
-        }
-    });
-}
-
-fn ask(stream: &mut TcpStream) -> Result<SocketAddr, ErrorKind> {
-    let told = |error: std::io::Error| error.kind();
-    stream.write_all(b"?").map_err(told)?;
-    let mut line = Vec::new();
-    let mut byte = [0];
-    while line.last() != Some(&b'\n') {
-        stream.read_exact(&mut byte).map_err(told)?;
-        line.extend(byte);
-    }
-    Ok(at(std::str::from_utf8(&line).unwrap().trim_end()))
 }
 
 /// Conditions of an endpoint.
@@ -222,7 +149,7 @@ fn an_endpoint_that_terminates_gets_no_new_connections_and_keeps_its_old_ones() 
         {
             let mut world = World::new();
             world.load(web(&[(0, Is::Ready), (1, Is::Ready)]));
-            let hosts = [&world.outside, &world.node];
+            let hosts = [&world.bed.outside, &world.bed.node];
             let mut clients: Vec<(TcpStream, SocketAddr)> = Vec::new();
             for (host, to) in hosts.into_iter().flat_map(|h| ADDRESSES.map(|to| (h, to))) {
                 let leaving = pods(to)[0];
@@ -232,8 +159,8 @@ fn an_endpoint_that_terminates_gets_no_new_connections_and_keeps_its_old_ones() 
                 world.load(web(&[(0, is), (1, Is::Ready)]));
                 for to in ADDRESSES {
                     let ready = BTreeSet::from([pods(to)[1]]);
-                    assert_eq!(world.new_ones(&world.outside, to), ready, "{to}");
-                    assert_eq!(world.new_ones(&world.node, to), ready, "{to}");
+                    assert_eq!(world.new_ones(&world.bed.outside, to), ready, "{to}");
+                    assert_eq!(world.new_ones(&world.bed.node, to), ready, "{to}");
                 }
                 for (client, leaving) in &mut clients {
                     assert_eq!(ask(client), Ok(*leaving));
@@ -251,7 +178,12 @@ fn a_connection_outlives_every_change_of_the_rules() {
         world.load(web(&[(0, Is::Ready), (1, Is::Ready)]));
         let mut clients: Vec<(TcpStream, SocketAddr)> = ADDRESSES
             .iter()
-            .map(|to| (world.reach(&world.outside, to, pods(to)[0]), pods(to)[0]))
+            .map(|to| {
+                (
+                    world.reach(&world.bed.outside, to, pods(to)[0]),
+                    pods(to)[0],
+                )
+            })
             .collect();
         let mut alive = |after: &str| {
             for (client, endpoint) in &mut clients {
@@ -277,7 +209,7 @@ fn a_connection_outlives_every_change_of_the_rules() {
         alive("the NodePort moves");
         world.load(web(&[(1, Is::Ready)]));
         alive("the endpoint is listed no more");
-        world.snapshot.remove(&web(&[]).key);
+        world.bed.snapshot.remove(&web(&[]).key);
         world.stand(false);
         alive("the Service is gone");
     });
@@ -291,16 +223,16 @@ fn when_all_terminate_those_that_serve_take_over() {
         world.load(web(&[(0, Is::Ready), (1, Is::Ready), (2, Is::Ready)]));
         for to in ADDRESSES {
             let [first, second, third] = pods(to);
-            let mut client = world.reach(&world.outside, to, third);
+            let mut client = world.reach(&world.bed.outside, to, third);
             let all = [(0, Is::Draining), (1, Is::Draining), (2, Is::Ending)];
             world.load(web(&all));
             let serving = BTreeSet::from([first, second]);
-            assert_eq!(world.new_ones(&world.outside, to), serving, "{to}");
+            assert_eq!(world.new_ones(&world.bed.outside, to), serving, "{to}");
             assert_eq!(ask(&mut client), Ok(third), "{to}");
-            let mut late = world.reach(&world.outside, to, first);
+            let mut late = world.reach(&world.bed.outside, to, first);
             world.load(web(&[(0, Is::Draining), (1, Is::Draining), (2, Is::Ready)]));
             let ready = BTreeSet::from([third]);
-            assert_eq!(world.new_ones(&world.outside, to), ready, "{to}");
+            assert_eq!(world.new_ones(&world.bed.outside, to), ready, "{to}");
             assert_eq!(ask(&mut late), Ok(first), "{to}");
             world.load(web(&[(0, Is::Ready), (1, Is::Ready), (2, Is::Ready)]));
         }
@@ -322,10 +254,10 @@ fn a_client_with_affinity_keeps_its_connection_and_starts_elsewhere() {
             };
             for to in ADDRESSES {
                 world.load(sticky(&[(0, Is::Ready)]));
-                let (mut client, first) = world.connect(&world.outside, to);
+                let (mut client, first) = world.connect(&world.bed.outside, to);
                 world.load(sticky(&[(0, Is::Draining), (1, Is::Ready)]));
                 let second = BTreeSet::from([pods(to)[1]]);
-                assert_eq!(world.new_ones(&world.outside, to), second, "{to}");
+                assert_eq!(world.new_ones(&world.bed.outside, to), second, "{to}");
                 assert_eq!(ask(&mut client), Ok(first), "{to}");
             }
         }

@@ -1,26 +1,19 @@
 //! What conntrack tells of connections to endpoints, and how those that were not answered leave them.
-#![allow(clippy::unwrap_used)] // A test that can't set up its network has failed.
 
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream};
 use std::num::NonZeroU16;
 use std::sync::mpsc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use ipnet::IpNet;
-use portolan_dataplane::nftables::Nftables;
 use portolan_kernel::conntrack::NewFlows;
-use portolan_kernel::topology::Host;
-use portolan_kernel::{Conntrack, NftTarget, isolated};
+use portolan_kernel::{Conntrack, isolated};
 use portolan_model::health::{FlowKey, FlowState};
-use portolan_model::{
-    Backend, Endpoint, Family, Listener, NodeFacts, PortKey, Protocol, ServicePort, Snapshot,
-    Target,
-};
+use portolan_model::{Endpoint, Family, Listener, PortKey, Protocol, ServicePort};
 
-/// Only a failure takes so long.
-const PATIENCE: Duration = Duration::from_secs(20);
+use crate::bed::{Bed, PATIENCE, at};
+
 const VIPS: [&str; 2] = ["172.30.0.1:80", "[fd00:172:30::1]:80"];
 /// Who accepts, who listens and never accepts, who does not listen, and who is behind a host that
 /// forwards nothing. (Were it a neighbour that is not there, the clients of this node would send their SYN only once.)
@@ -29,70 +22,43 @@ const HANGS: [&str; 2] = ["10.1.1.2:8081", "[fd00:10:1:1::2]:8081"];
 const REFUSES: [&str; 2] = ["10.1.1.2:8082", "[fd00:10:1:1::2]:8082"];
 const CUT_OFF: [&str; 2] = ["10.1.9.2:8080", "[fd00:10:1:9::2]:8080"];
 
-fn net(text: &str) -> IpNet {
-    text.parse().unwrap()
-}
-
-fn ip(text: &str) -> IpAddr {
-    text.parse().unwrap()
-}
-
-fn at(text: &str) -> SocketAddr {
-    text.parse().unwrap()
-}
-
-/// A node, and a host that plays all pods; clients are the node's own.
+/// Clients are the node's own.
 struct World {
-    node: Host,
-    _pods: Host,
+    bed: Bed,
     _hung: Vec<TcpListener>,
-    target: NftTarget,
     conntrack: Conntrack,
     flows: NewFlows,
-    snapshot: Snapshot,
 }
 
 impl World {
     fn new() -> Self {
-        let node = Host::router().unwrap();
-        let pods = Host::new().unwrap();
-        let near = [net("10.1.1.1/24"), net("fd00:10:1:1::1/64")];
-        let far = [net("10.1.1.2/24"), net("fd00:10:1:1::2/64")];
-        node.join("veth1", &near, &pods, "eth0", &far).unwrap();
-        node.route(net("0.0.0.0/0"), ip("10.1.1.2")).unwrap();
-        node.route(net("::/0"), ip("fd00:10:1:1::2")).unwrap();
+        let bed = Bed::new(&LIVES);
         let listen = |text: &str| {
             let open = || TcpListener::bind(at(text));
-            pods.run(open).unwrap().unwrap()
+            bed.pods.run(open).unwrap().unwrap()
         };
         LIVES.iter().for_each(|text| serve(listen(text)));
         let hung = HANGS.map(listen).into();
-        let flows = node.run(NewFlows::open).unwrap().unwrap();
+        let flows = bed.node.run(NewFlows::open).unwrap().unwrap();
         flows.listen().unwrap();
         World {
-            target: node.run(NftTarget::open).unwrap().unwrap(),
-            conntrack: node.run(Conntrack::open).unwrap().unwrap(),
-            flows,
-            node,
-            _pods: pods,
+            conntrack: bed.node.run(Conntrack::open).unwrap().unwrap(),
+            bed,
             _hung: hung,
-            snapshot: Snapshot::new(NodeFacts::default()),
+            flows,
         }
     }
 
     /// The Service leads to this endpoint.
     fn load(&mut self, endpoints: &[&str]) {
         let key = PortKey::new("shop", "web", "", Protocol::Tcp);
-        self.snapshot.set(ServicePort {
+        self.bed.snapshot.set(ServicePort {
             cluster_ips: VIPS.map(|vip| at(vip).ip()).into(),
             families: Family::ALL.into(),
             endpoints: endpoints.iter().map(|e| Endpoint::ready(at(e))).collect(),
             ..ServicePort::new(key, NonZeroU16::new(80).unwrap())
         });
-        let (state, _) = Nftables.compile(&self.snapshot);
-        let standing = self.target.read().unwrap();
-        let ops = Nftables.diff(standing.as_ref(), &state);
-        self.target.apply(&ops).unwrap();
+        self.bed.stand();
     }
 
     /// Connects on a thread of its own; whoever wants to know how it went listens.
@@ -104,7 +70,7 @@ impl World {
                 let _ = tell.send(TcpStream::connect_timeout(&to, PATIENCE));
             });
         };
-        self.node.run(work).unwrap();
+        self.bed.node.run(work).unwrap();
         told
     }
 

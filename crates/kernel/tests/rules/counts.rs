@@ -1,22 +1,17 @@
 //! New flows through Services are counted, each once, wherever they come from and go to.
-#![allow(clippy::unwrap_used)] // A test that can't set up its network has failed.
 
-use std::collections::BTreeSet;
 use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::num::NonZeroU16;
-use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use ipnet::IpNet;
-use portolan_dataplane::nftables::Nftables;
+use portolan_kernel::isolated;
 use portolan_kernel::nft::ConnectionCounts;
 use portolan_kernel::topology::Host;
-use portolan_kernel::{NftTarget, isolated};
 use portolan_model::counts::Counts;
-use portolan_model::{
-    Backend, Endpoint, Family, NodeFacts, PortKey, Protocol, ServicePort, Snapshot, Target,
-};
+use portolan_model::{Endpoint, Family, PortKey, Protocol, ServicePort};
+
+use crate::bed::{Bed, PATIENCE, at, rules};
 
 const POD: &str = "10.1.1.2:8080";
 const POD_V6: &str = "[fd00:10:1:1::2]:8080";
@@ -24,24 +19,11 @@ const POD_V6: &str = "[fd00:10:1:1::2]:8080";
 const HOST_POD: &str = "192.168.0.11:8080";
 /// Few enough to be reached.
 const PAIRS_MAX: u32 = 4;
-const PATIENCE: Duration = Duration::from_secs(10);
-
-fn net(text: &str) -> IpNet {
-    text.parse().unwrap()
-}
-
-fn at(text: &str) -> SocketAddr {
-    text.parse().unwrap()
-}
 
 struct World {
-    node: Host,
-    outside: Host,
-    _pods: Host,
-    target: NftTarget,
+    bed: Bed,
     table: ConnectionCounts,
     counts: Counts,
-    snapshot: Snapshot,
 }
 
 impl World {
@@ -50,51 +32,22 @@ impl World {
     }
 
     fn with_room(pairs_max: u32) -> World {
-        let node = Host::router().unwrap();
-        let (pods, outside) = (Host::new().unwrap(), Host::new().unwrap());
-        let near = [net("10.1.1.1/24"), net("fd00:10:1:1::1/64")];
-        let far = [net("10.1.1.2/24"), net("fd00:10:1:1::2/64")];
-        node.join("veth1", &near, &pods, "eth0", &far).unwrap();
-        let near_out = [net("192.168.0.11/24"), net("fd00:192:168::11/64")];
-        let far_out = [net("192.168.0.1/24"), net("fd00:192:168::1/64")];
-        node.join("eth0", &near_out, &outside, "eth0", &far_out)
-            .unwrap();
-        for (host, gateways) in [(&pods, near), (&outside, near_out)] {
-            host.route(net("0.0.0.0/0"), gateways[0].addr()).unwrap();
-            host.route(net("::/0"), gateways[1].addr()).unwrap();
-        }
-        for (host, to, via) in [
-            (&node, "0.0.0.0/0", far_out[0]),
-            (&node, "::/0", far_out[1]),
-        ] {
-            host.route(net(to), via.addr()).unwrap();
-        }
-        for (host, address) in [(&pods, POD), (&pods, POD_V6), (&node, HOST_POD)] {
+        let bed = Bed::new(&[POD, POD_V6]);
+        let hosts = [(&bed.pods, POD), (&bed.pods, POD_V6), (&bed.node, HOST_POD)];
+        for (host, address) in hosts {
             serve(host, at(address));
         }
-        let addresses: BTreeSet<IpAddr> = near_out.map(|net| net.addr()).into();
-        let facts = NodeFacts {
-            node_port_addresses: addresses.clone(),
-            addresses,
-            ..NodeFacts::default()
-        };
+        let open = || ConnectionCounts::open(pairs_max);
         World {
-            target: node.run(NftTarget::open).unwrap().unwrap(),
-            table: node
-                .run(|| ConnectionCounts::open(pairs_max))
-                .unwrap()
-                .unwrap(),
-            node,
-            outside,
-            _pods: pods,
+            table: bed.node.run(open).unwrap().unwrap(),
+            bed,
             counts: Counts::default(),
-            snapshot: Snapshot::new(facts),
         }
     }
 
     fn load(&mut self, name: &str, protocol: Protocol, last: u8, endpoints: &[&str]) {
         let ready = |text: &&str| Endpoint::ready(at(text));
-        self.snapshot.set(ServicePort {
+        self.bed.snapshot.set(ServicePort {
             cluster_ips: vec![
                 format!("172.30.0.{last}").parse().unwrap(),
                 format!("fd00:172:30::{last}").parse().unwrap(),
@@ -107,23 +60,20 @@ impl World {
                 NonZeroU16::new(80).unwrap(),
             )
         });
-        let (state, _) = Nftables.compile(&self.snapshot);
-        let standing = self.target.read().unwrap();
-        let ops = Nftables.diff(standing.as_ref(), &state);
-        self.target.apply(&ops).unwrap();
+        self.bed.stand();
     }
 
     /// What has been counted for all Services.
     fn counted(&mut self) -> u64 {
         let counted = self.table.read().unwrap().unwrap();
-        self.counts.take(&self.snapshot, counted);
+        self.counts.take(&self.bed.snapshot, counted);
         self.counts.ports().values().map(|port| port.total).sum()
     }
 
     /// What has been counted for a Service: in total and for one endpoint.
     fn count(&mut self, name: &str, protocol: Protocol, endpoint: &str) -> (u64, u64) {
         let counted = self.table.read().unwrap().unwrap();
-        self.counts.take(&self.snapshot, counted);
+        self.counts.take(&self.bed.snapshot, counted);
         let key = PortKey::new("shop", name, "", protocol);
         let port = self.counts.ports().get(&key).cloned().unwrap_or_default();
         let endpoint = port.endpoints.get(&at(endpoint)).copied();
@@ -175,22 +125,22 @@ fn as_many_connections_count_as_were_made() {
         world.load("web", tcp, 1, &[POD, POD_V6]);
         world.load("other", tcp, 2, &[POD]);
         assert_eq!(world.count("web", tcp, POD), (0, 0));
-        connect(&world.outside, "172.30.0.1:80", 7);
+        connect(&world.bed.outside, "172.30.0.1:80", 7);
         assert_eq!(world.count("web", tcp, POD), (7, 7));
-        connect(&world.outside, "192.168.0.11:30001", 3);
-        connect(&world.node, "172.30.0.1:80", 2);
+        connect(&world.bed.outside, "192.168.0.11:30001", 3);
+        connect(&world.bed.node, "172.30.0.1:80", 2);
         assert_eq!(world.count("web", tcp, POD), (12, 12));
-        connect(&world.outside, "[fd00:172:30::1]:80", 5);
+        connect(&world.bed.outside, "[fd00:172:30::1]:80", 5);
         assert_eq!(world.count("web", tcp, POD_V6), (17, 5));
         // Not through a Service, and through another one.
-        connect(&world.outside, POD, 4);
-        connect(&world.outside, "172.30.0.2:80", 1);
+        connect(&world.bed.outside, POD, 4);
+        connect(&world.bed.outside, "172.30.0.2:80", 1);
         assert_eq!(world.count("web", tcp, POD), (17, 12));
         assert_eq!(world.count("other", tcp, POD), (1, 1));
         // A change of the rules loses nothing.
         world.load("web", tcp, 1, &[POD, POD_V6, "10.1.1.9:8080"]);
         world.load("web", tcp, 1, &[POD_V6, POD]);
-        connect(&world.outside, "172.30.0.1:80", 1);
+        connect(&world.bed.outside, "172.30.0.1:80", 1);
         assert_eq!(world.count("web", tcp, POD), (18, 13));
     });
 }
@@ -201,9 +151,9 @@ fn flows_to_a_pod_in_the_nodes_own_network_count() {
     isolated!(flows_to_a_pod_in_the_nodes_own_network_count, {
         let mut world = World::new();
         world.load("web", Protocol::Tcp, 1, &[HOST_POD]);
-        connect(&world.outside, "172.30.0.1:80", 3);
+        connect(&world.bed.outside, "172.30.0.1:80", 3);
         assert_eq!(world.count("web", Protocol::Tcp, HOST_POD), (3, 3));
-        connect(&world.node, "172.30.0.1:80", 2);
+        connect(&world.bed.node, "172.30.0.1:80", 2);
         assert_eq!(world.count("web", Protocol::Tcp, HOST_POD), (5, 5));
     });
 }
@@ -215,7 +165,7 @@ fn a_flow_of_udp_counts_once() {
         world.load("dns", Protocol::Udp, 1, &[POD]);
         let open = || UdpSocket::bind("192.168.0.1:0").unwrap();
         for _ in 0..2 {
-            let socket = world.outside.run(open).unwrap();
+            let socket = world.bed.outside.run(open).unwrap();
             socket.set_read_timeout(Some(PATIENCE)).unwrap();
             socket.connect("172.30.0.1:80").unwrap();
             for _ in 0..3 {
@@ -233,7 +183,7 @@ fn a_flow_that_finds_no_room_is_served_all_the_same() {
         let mut world = World::new();
         for last in 1..=PAIRS_MAX as u8 + 1 {
             world.load(&format!("web{last}"), Protocol::Tcp, last, &[POD]);
-            connect(&world.outside, &format!("172.30.0.{last}:80"), 2);
+            connect(&world.bed.outside, &format!("172.30.0.{last}:80"), 2);
         }
         assert_eq!(world.count("web4", Protocol::Tcp, POD), (2, 2));
         assert_eq!(world.count("web5", Protocol::Tcp, POD), (0, 0));
@@ -248,7 +198,7 @@ fn thousands_of_pairs_count_once_each() {
         let mut world = World::with_room(2 * SERVICES);
         let vip = |index: u32| Ipv4Addr::from_bits(u32::from(Ipv4Addr::new(172, 30, 1, 0)) + index);
         for index in 0..SERVICES {
-            world.snapshot.set(ServicePort {
+            world.bed.snapshot.set(ServicePort {
                 cluster_ips: vec![vip(index).into()],
                 endpoints: [Endpoint::ready(at(POD))].into(),
                 ..ServicePort::new(
@@ -258,7 +208,7 @@ fn thousands_of_pairs_count_once_each() {
             });
         }
         world.load("web", Protocol::Tcp, 1, &[POD]);
-        let socket = world.outside.run(|| UdpSocket::bind("192.168.0.1:0"));
+        let socket = world.bed.outside.run(|| UdpSocket::bind("192.168.0.1:0"));
         let socket = socket.unwrap().unwrap();
         let deadline = Instant::now() + PATIENCE;
         for sent in 1..=SERVICES {
@@ -280,20 +230,14 @@ fn thousands_of_pairs_count_once_each() {
 fn nft_can_show_the_table_and_it_ends_with_us() {
     isolated!(nft_can_show_the_table_and_it_ends_with_us, {
         let node = Host::new().unwrap();
-        let list = || {
-            let nft = || Command::new("nft").args(["list", "ruleset"]).output();
-            let output = node.run(nft).unwrap().unwrap();
-            assert!(output.status.success(), "{output:?}");
-            String::from_utf8(output.stdout).unwrap()
-        };
         let table = node
             .run(|| ConnectionCounts::open(PAIRS_MAX))
             .unwrap()
             .unwrap();
-        let shown = list();
+        let shown = rules(&node);
         assert!(shown.contains("table ip6 portolan-counts"), "{shown}");
         assert!(shown.contains("counter"), "{shown}");
         drop(table);
-        assert_eq!(list(), "");
+        assert_eq!(rules(&node), "");
     });
 }

@@ -1,46 +1,17 @@
 //! Clients of UDP and SCTP that never stop talking: they leave an endpoint when it goes, and only then.
-#![allow(clippy::unwrap_used)] // A test that can't set up its network has failed.
 
 use std::cell::Cell;
-use std::collections::BTreeSet;
 use std::io::ErrorKind;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
 use std::num::NonZeroU16;
 use std::time::{Duration, Instant};
 
-use ipnet::IpNet;
-use portolan_dataplane::nftables::Nftables;
 use portolan_kernel::topology::Host;
-use portolan_kernel::{Conntrack, NftTarget, isolated};
-use portolan_model::{
-    Backend, Endpoint, Family, Flow, NodeFacts, PortKey, Protocol, ServicePort, Snapshot, Sweeper,
-    Target,
-};
+use portolan_kernel::{Conntrack, isolated};
+use portolan_model::{Endpoint, Family, Flow, PortKey, Protocol, ServicePort, Sweeper};
 use socket2::{Domain, Socket, Type};
 
-fn net(text: &str) -> IpNet {
-    text.parse().unwrap()
-}
-
-fn ip(text: &str) -> IpAddr {
-    text.parse().unwrap()
-}
-
-fn at(text: &str) -> SocketAddr {
-    text.parse().unwrap()
-}
-
-/// A node between a client outside and a host that plays all pods.
-struct World {
-    node: Host,
-    outside: Host,
-    _pods: Host,
-    target: NftTarget,
-    conntrack: Conntrack,
-    sweeper: Sweeper,
-    snapshot: Snapshot,
-    time: Duration,
-}
+use crate::bed::{Bed, PATIENCE, at, ip};
 
 const PODS: [&str; 4] = [
     "10.1.1.2:5353",
@@ -49,54 +20,30 @@ const PODS: [&str; 4] = [
     "[fd00:10:1:1::3]:5353",
 ];
 
+struct World {
+    bed: Bed,
+    conntrack: Conntrack,
+    sweeper: Sweeper,
+    time: Duration,
+}
+
 impl World {
     fn new() -> Self {
-        let node = Host::router().unwrap();
-        let (pods, outside) = (Host::new().unwrap(), Host::new().unwrap());
-        let near = [net("10.1.1.1/24"), net("fd00:10:1:1::1/64")];
-        let far = [
-            net("10.1.1.2/24"),
-            net("10.1.1.3/24"),
-            net("fd00:10:1:1::2/64"),
-            net("fd00:10:1:1::3/64"),
-        ];
-        node.join("veth1", &near, &pods, "eth0", &far).unwrap();
-        let near_out = [net("192.168.0.11/24"), net("fd00:192:168::11/64")];
-        let far_out = [net("192.168.0.1/24"), net("fd00:192:168::1/64")];
-        node.join("eth0", &near_out, &outside, "eth0", &far_out)
-            .unwrap();
-        for (host, gateways) in [(&pods, near), (&outside, near_out)] {
-            host.route(net("0.0.0.0/0"), gateways[0].addr()).unwrap();
-            host.route(net("::/0"), gateways[1].addr()).unwrap();
-        }
-        node.route(net("0.0.0.0/0"), ip("192.168.0.1")).unwrap();
-        PODS.iter().for_each(|address| serve(&pods, at(address)));
-        let addresses = BTreeSet::from([ip("192.168.0.11"), ip("fd00:192:168::11")]);
-        let facts = NodeFacts {
-            node_port_addresses: addresses.clone(),
-            addresses,
-            ..NodeFacts::default()
-        };
+        let bed = Bed::new(&PODS);
+        PODS.iter().for_each(|pod| serve(&bed.pods, at(pod)));
         World {
-            target: node.run(NftTarget::open).unwrap().unwrap(),
-            conntrack: node.run(Conntrack::open).unwrap().unwrap(),
-            node,
-            outside,
-            _pods: pods,
+            conntrack: bed.node.run(Conntrack::open).unwrap().unwrap(),
+            bed,
             sweeper: Sweeper::default(),
-            snapshot: Snapshot::new(facts),
             time: Duration::ZERO,
         }
     }
 
     /// Programs the rules.
     fn load(&mut self, port: ServicePort) {
-        self.snapshot.set(port);
-        let (state, _) = Nftables.compile(&self.snapshot);
-        let standing = self.target.read().unwrap();
-        let ops = Nftables.diff(standing.as_ref(), &state);
-        self.target.apply(&ops).unwrap();
-        self.sweeper.on_stands(&self.snapshot);
+        self.bed.snapshot.set(port);
+        self.bed.stand();
+        self.sweeper.on_stands(&self.bed.snapshot);
     }
 
     /// What the proxy does after it has programmed the rules; says how many entries went.
@@ -115,7 +62,7 @@ impl World {
 
     /// The endpoint to which the flow of SCTP to `destination` goes.
     fn sctp_endpoint(&mut self, destination: SocketAddr) -> SocketAddr {
-        let deadline = Instant::now() + Duration::from_secs(5);
+        let deadline = Instant::now() + PATIENCE;
         loop {
             let found = Cell::new(None);
             let see = |flow: &Flow| {
@@ -136,10 +83,8 @@ impl World {
 
     fn client(&self, source: &str, to: &str) -> Client {
         let open = || UdpSocket::bind(at(source));
-        let socket = self.outside.run(open).unwrap().unwrap();
-        // Only a failure waits for so long.
-        let patience = Some(Duration::from_secs(5));
-        socket.set_read_timeout(patience).unwrap();
+        let socket = self.bed.outside.run(open).unwrap().unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
         socket.connect(at(to)).unwrap();
         Client(socket)
     }
@@ -245,7 +190,7 @@ fn a_flow_from_before_the_service_finds_its_way() {
         let key = PortKey::new("shop", "other", "", Protocol::Udp);
         world.load(ServicePort::new(key, NonZeroU16::MIN));
         let open = || UdpSocket::bind(at("192.168.0.11:30053"));
-        let local = world.node.run(open).unwrap().unwrap();
+        let local = world.bed.node.run(open).unwrap().unwrap();
         let client = world.client("192.168.0.1:4001", "192.168.0.11:30053");
         client.0.send(b"?").unwrap();
         local.recv_from(&mut [0; 8]).unwrap();
@@ -272,7 +217,7 @@ fn an_sctp_client_that_asks_again_leaves_the_endpoint_that_is_gone() {
             world.load(sctp(&pods));
             world.sweep();
             let open = || Socket::new(Domain::IPV4, Type::RAW, Some(132.into()));
-            let client = world.outside.run(open).unwrap().unwrap();
+            let client = world.bed.outside.run(open).unwrap().unwrap();
             let vip = at("172.30.0.10:53");
             client.send_to(&sctp_init(4001, 53), &vip.into()).unwrap();
             let first = world.sctp_endpoint(vip);
@@ -342,7 +287,7 @@ fn a_sweep_asks_once_for_each_flow_and_holds_none() {
             let socket = UdpSocket::bind(("192.168.0.11", 10_000 + port)).unwrap();
             socket.send_to(b"?", "172.30.0.10:53").unwrap();
         };
-        world.node.run(|| (0..FLOWS).for_each(send)).unwrap();
+        world.bed.node.run(|| (0..FLOWS).for_each(send)).unwrap();
         let asked = Cell::new(0);
         let mut sweep = |stale: bool| {
             let mut deleted = 0;

@@ -1,5 +1,4 @@
 //! Real connections through the rules: who answers, and whom it saw, must be what the oracle says.
-#![allow(clippy::unwrap_used)] // A test that can't set up its network has failed.
 
 use std::collections::BTreeSet;
 use std::io::{ErrorKind, Read, Write};
@@ -8,7 +7,6 @@ use std::num::NonZeroU16;
 use std::process::Command;
 use std::time::Duration;
 
-use ipnet::IpNet;
 use portolan_dataplane::nftables::{AFFINITY_MAX, Nftables};
 use portolan_kernel::topology::Host;
 use portolan_kernel::{NftTarget, isolated, sysctl};
@@ -18,17 +16,7 @@ use portolan_model::{
 };
 use socket2::{Domain, Socket, Type};
 
-fn net(text: &str) -> IpNet {
-    text.parse().unwrap()
-}
-
-fn ip(text: &str) -> IpAddr {
-    text.parse().unwrap()
-}
-
-fn at(text: &str) -> SocketAddr {
-    text.parse().unwrap()
-}
+use crate::bed::{at, ip, net, program};
 
 /// Two pods, each on a link of its own, a node that forwards, and a client outside.
 ///
@@ -95,10 +83,7 @@ impl World {
     }
 
     fn load(&mut self, snapshot: &Snapshot) {
-        let (state, _) = Nftables.compile(snapshot);
-        let standing = self.target.read().unwrap();
-        let ops = Nftables.diff(standing.as_ref(), &state);
-        self.target.apply(&ops).unwrap();
+        program(&mut self.target, snapshot, false);
     }
 
     /// Where a packet is sent from.
