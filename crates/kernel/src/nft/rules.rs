@@ -49,6 +49,15 @@ pub(super) fn reg(out: &mut Writer, kind: u16, reg: Reg) {
     out.number(kind, REG32_00 + u32::from(reg.0));
 }
 
+fn numgen(out: &mut Writer, kind: u32, into: Reg, modulus: u32, offset: u32) {
+    expr(out, "numgen", |out| {
+        reg(out, 1, into);
+        out.number(2, modulus);
+        out.number(3, kind);
+        out.number(4, offset);
+    });
+}
+
 pub(super) fn expr(out: &mut Writer, name: &str, inside: impl FnOnce(&mut Writer)) {
     out.nest(LIST_ELEM, |out| {
         out.text(EXPR_NAME, name);
@@ -114,22 +123,12 @@ fn write_expr(out: &mut Writer, family: Family, what: &Expr) {
             modulus,
             offset,
             into,
-        } => expr(out, "numgen", |out| {
-            reg(out, 1, *into);
-            out.number(2, *modulus);
-            out.number(3, NUMGEN_RANDOM);
-            out.number(4, *offset);
-        }),
+        } => numgen(out, NUMGEN_RANDOM, *into, *modulus, *offset),
         Expr::Next {
             modulus,
             offset,
             into,
-        } => expr(out, "numgen", |out| {
-            reg(out, 1, *into);
-            out.number(2, *modulus);
-            out.number(3, NUMGEN_INCREMENTAL);
-            out.number(4, *offset);
-        }),
+        } => numgen(out, NUMGEN_INCREMENTAL, *into, *modulus, *offset),
         Expr::Hash {
             key,
             length,
