@@ -13,13 +13,13 @@
 
 mod backend;
 pub mod balance;
-pub mod checks;
 pub mod counts;
 mod decide;
 pub mod hash;
 pub mod health;
 mod name;
 mod node;
+pub mod node_checks;
 mod overlay;
 mod packet;
 mod packing;

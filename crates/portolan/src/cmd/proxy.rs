@@ -10,7 +10,6 @@
 //!                                   └──▶ Problems: log lines and Events on the Services
 //! ```
 
-mod checks;
 mod counts;
 mod delays;
 mod ejection;
@@ -19,6 +18,7 @@ mod flows;
 mod health;
 mod interfaces;
 mod metrics;
+mod node_checks;
 mod problems;
 mod resets;
 mod sync;
@@ -147,8 +147,8 @@ pub async fn serve(options: ProxyOptions) -> anyhow::Result<()> {
     });
     let handle = tokio::runtime::Handle::current();
     let (standing_in, standing) = watch::channel(None);
-    let checks = checks::Servers::new(Arc::clone(&telemetry));
-    tasks.spawn(checks.follow(standing.clone(), problems_in.clone(), checks::RETRY));
+    let checks = node_checks::Servers::new(Arc::clone(&telemetry));
+    tasks.spawn(checks.follow(standing.clone(), problems_in.clone(), node_checks::RETRY));
     if options.reset_gone_connections {
         let worker = resets::Worker::open(standing, Arc::clone(&telemetry))?;
         let handle = handle.clone();

@@ -21,7 +21,7 @@ pub const REASON: &str = "FailedToStartServiceHealthcheck";
 
 /// What one Service asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Check {
+pub struct NodeCheck {
     /// Seconds since the epoch: of two Services that want one port, the older has it.
     created: i64,
     port: NonZeroU16,
@@ -41,12 +41,12 @@ pub struct Served {
 
 /// The checks of all Services, kept up to date.
 #[derive(Debug, Default)]
-pub struct HealthChecks {
+pub struct NodeChecks {
     seen: Option<Snapshot>,
-    checks: BTreeMap<ServiceName, Check>,
+    checks: BTreeMap<ServiceName, NodeCheck>,
 }
 
-impl HealthChecks {
+impl NodeChecks {
     /// Takes in a Snapshot. Costs what differs from the last one.
     pub fn on_snapshot(&mut self, snapshot: &Snapshot) {
         let touched: BTreeSet<ServiceName> = match &self.seen {
@@ -97,7 +97,7 @@ impl HealthChecks {
     }
 }
 
-fn served(service: &ServiceName, check: &Check, address: IpAddr) -> Option<Served> {
+fn served(service: &ServiceName, check: &NodeCheck, address: IpAddr) -> Option<Served> {
     let family = Family::of(address);
     let answers = check.families.contains(family);
     answers.then(|| Served {
@@ -119,7 +119,7 @@ fn too_many() -> String {
     )
 }
 
-fn check(snapshot: &Snapshot, service: &ServiceName) -> Option<Check> {
+fn check(snapshot: &Snapshot, service: &ServiceName) -> Option<NodeCheck> {
     let ports: Vec<&ServicePort> = snapshot.ports_of(service).map(AsRef::as_ref).collect();
     let first = ports.first()?;
     let mut local = [BTreeSet::new(), BTreeSet::new()];
@@ -128,7 +128,7 @@ fn check(snapshot: &Snapshot, service: &ServiceName) -> Option<Check> {
         let ip = endpoint.address.ip();
         local[Family::of(ip) as usize].insert(ip);
     }
-    Some(Check {
+    Some(NodeCheck {
         created: first.created,
         port: first.health_check_node_port?,
         families: first.families,

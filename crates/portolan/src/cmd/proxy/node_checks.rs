@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode};
 use http_body_util::Full;
-use portolan_model::checks::{HealthChecks, REASON, Served};
+use portolan_model::node_checks::{NodeChecks, REASON, Served};
 use portolan_model::{Problem, ServiceName, Snapshot};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -55,7 +55,7 @@ impl Servers {
         problems: mpsc::Sender<Vec<Problem>>,
         retry: Duration,
     ) -> anyhow::Result<()> {
-        let mut checks = HealthChecks::default();
+        let mut checks = NodeChecks::default();
         let mut failed = false;
         loop {
             tokio::select! {

@@ -32,7 +32,7 @@ fn web(name: &str, port: &str, check: u16, endpoints: Vec<Endpoint>) -> ServiceP
     }
 }
 
-fn told(checks: &HealthChecks) -> Vec<(String, String, usize)> {
+fn told(checks: &NodeChecks) -> Vec<(String, String, usize)> {
     let (served, _) = checks.served();
     let line = |(at, served): (SocketAddr, Served)| {
         let service = served.service.to_string();
@@ -66,7 +66,7 @@ fn ready_endpoints_of_this_node_count_once_for_each_address() {
     snapshot.set(web("a", "http", 31000, http));
     snapshot.set(web("a", "https", 31000, https));
     snapshot.set(web("b", "", 0, vec![local("10.1.0.1:8080")]));
-    let mut checks = HealthChecks::default();
+    let mut checks = NodeChecks::default();
     checks.on_snapshot(&snapshot);
     let wanted = [
         is("192.168.0.11:31000", "shop/a", 3),
@@ -78,7 +78,7 @@ fn ready_endpoints_of_this_node_count_once_for_each_address() {
 
 #[test]
 fn changes_are_followed() {
-    let mut checks = HealthChecks::default();
+    let mut checks = NodeChecks::default();
     assert_eq!(told(&checks), []);
     let mut snapshot = empty(&[V4]);
     snapshot.set(web("a", "", 31000, Vec::new()));
@@ -118,7 +118,7 @@ fn the_older_service_has_the_port() {
     };
     snapshot.set(young);
     snapshot.set(old.clone());
-    let mut checks = HealthChecks::default();
+    let mut checks = NodeChecks::default();
     checks.on_snapshot(&snapshot);
     assert_eq!(told(&checks), [is("192.168.0.11:31000", "shop/b", 0)]);
     let (_, problems) = checks.served();
@@ -140,7 +140,7 @@ fn there_is_an_end_to_what_is_served() {
     for port in 1..=SERVED_MAX as u16 + 1 {
         snapshot.set(web(&format!("s{port:05}"), "", port, Vec::new()));
     }
-    let mut checks = HealthChecks::default();
+    let mut checks = NodeChecks::default();
     checks.on_snapshot(&snapshot);
     let (served, problems) = checks.served();
     assert_eq!((served.len(), problems.len()), (SERVED_MAX, 1));
