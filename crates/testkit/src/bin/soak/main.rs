@@ -103,6 +103,12 @@ fn run() -> Result<ExitCode> {
     let web = Load::begin(&lab, "web")?;
     let began = Instant::now();
     for index in 0..plan.updates {
+        eprintln!(
+            "[{:6.1} s] update {} of {}",
+            began.elapsed().as_secs_f64(),
+            index + 1,
+            plan.updates
+        );
         lab.update(index)?;
         if plan.is_due(plan.hangs, index) {
             hang(&lab, &mut judge, index)?;
