@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 
-.PHONY: help setup build demo test check fmt lint deny tidy bench soak
+.PHONY: help setup build demo test matrix check fmt lint deny tidy bench soak
 
 help: ## say what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
@@ -20,6 +20,10 @@ demo: ## a three-node cluster on this machine, and what a Service does in it
 
 test: ## everything that must hold before a change lands (CI runs this)
 	@scripts/test.sh
+
+matrix: ## every scenario in every mode on the real kernel
+	@scripts/setup.sh
+	$(CARGO) test --locked --package portolan-testkit --test kernel
 
 fmt: ## format the code
 	$(CARGO) fmt --all

@@ -207,6 +207,8 @@ pub struct LabStatus {
     pub directory: PathBuf,
     /// How many nodes it has.
     pub nodes: u8,
+    /// The data plane of its nodes.
+    pub proxy_mode: String,
     /// The supervisor's process number.
     pub supervisor: u32,
     /// The API server and the agents.
@@ -234,6 +236,7 @@ pub fn status(dir: &LabDir) -> Result<Option<LabStatus>> {
         name,
         nodes,
         api_port,
+        proxy_mode,
         supervisor_pid,
     } = dir.config()?;
     let daemons: supervisor::Status = ask(&dir.path("control.sock"), &Question::Status, &[])?;
@@ -255,6 +258,7 @@ pub fn status(dir: &LabDir) -> Result<Option<LabStatus>> {
         kubeconfig: dir.path("kubeconfig"),
         directory: dir.root().to_path_buf(),
         nodes,
+        proxy_mode,
         supervisor: supervisor_pid,
         processes: processes.collect(),
     }))

@@ -39,6 +39,8 @@ pub struct LabConfig {
     pub nodes: u8,
     /// The API server's port on 127.0.0.1.
     pub api_port: u16,
+    /// The data plane of its nodes, in the words of `portolan proxy --proxy-mode`.
+    pub proxy_mode: String,
     /// The supervisor's process number, as the machine sees it.
     pub supervisor_pid: u32,
 }

@@ -10,6 +10,7 @@ pub mod cluster;
 pub mod fake_nft;
 pub mod faulty;
 pub mod live;
+pub mod modes;
 pub mod pure;
 pub mod random;
 pub mod scenario;

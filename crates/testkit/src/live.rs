@@ -35,6 +35,8 @@ pub enum Outcome {
     Failed(Vec<String>),
     /// This kernel cannot do it, and why.
     Skipped(String),
+    /// This mode does otherwise, as docs/semantics.md says; why.
+    NotApplicable(&'static str),
 }
 
 /// Runs `scenario` with the data plane of `backend`, whose target for a namespace `target` makes.

@@ -1,16 +1,17 @@
-//! Every scenario file on the real kernel, with nftables: `cargo test --test kernel -- [PART OF A NAME]…`.
+//! Every scenario file on the real kernel, in every mode:
+//! `cargo test --test kernel -- [--mode NAME]… [PART OF A NAME]…`.
 //!
 //! This is no libtest program: the process must enter its namespaces before it has a second thread.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::time::Instant;
 
-use portolan_dataplane::nftables::Nftables;
 use portolan_kernel::namespace::{Kinds, enter_new};
-use portolan_kernel::nft::NftTarget;
-use portolan_testkit::live::{Outcome, against_kernel};
+use portolan_testkit::live::Outcome;
+use portolan_testkit::modes::{self, Mode};
 use portolan_testkit::{Scenario, random};
 
 /// Scenarios that run at once: most of their time they wait for links and for silence.
@@ -29,71 +30,147 @@ const RANDOM_CLUSTERS_MAX: u64 = 160;
 const RANDOM_STEPS_MAX: usize = 2;
 
 fn main() -> io::Result<ExitCode> {
-    let wanted: Vec<String> = std::env::args()
-        .skip(1)
-        .filter(|argument| !argument.starts_with('-'))
-        .collect();
-    let scenarios = Scenario::all().map_err(io::Error::other)?;
-    let chosen = |scenario: &Scenario| {
-        wanted.is_empty() || wanted.iter().any(|part| scenario.name.contains(part))
-    };
-    let mut scenarios: Vec<Scenario> = scenarios.into_iter().filter(chosen).collect();
-    if std::env::args().any(|argument| argument == "--list") {
+    let wanted = Wanted::read(std::env::args().skip(1)).map_err(io::Error::other)?;
+    let mut scenarios = Scenario::all().map_err(io::Error::other)?;
+    scenarios.retain(|scenario| wanted.names(scenario));
+    if wanted.list {
         for scenario in &scenarios {
             writeln!(io::stdout(), "{}: test", scenario.name)?;
         }
         return Ok(ExitCode::SUCCESS);
     }
     enter_new(Kinds::CLONE_NEWNET | Kinds::CLONE_NEWNS).map_err(io::Error::other)?;
-    let begun = Instant::now();
-    let blind = notices_what_is_wrong();
-    let mut outcomes = run_all(&scenarios);
-    let mut random = None;
-    if wanted.is_empty() {
-        random = Some(run_random(&mut scenarios, &mut outcomes)?);
+    let mut sums = Vec::new();
+    for mode in &wanted.modes {
+        sums.push(prove(*mode, &scenarios, &wanted)?);
     }
-    let mut counts = [0; 3];
-    for (scenario, outcome) in scenarios.iter().zip(&outcomes) {
-        let place = match outcome {
-            Outcome::Passed(_) => 0,
-            Outcome::Failed(_) => 1,
-            // CI's machine can do everything.
-            Outcome::Skipped(_) if std::env::var_os("CI").is_some() => 1,
-            Outcome::Skipped(_) => 2,
+    for (mode, sum) in wanted.modes.iter().zip(&sums) {
+        let Sum {
+            passed,
+            other,
+            failed,
+            skipped,
+        } = sum;
+        let skipped = match skipped {
+            0 => String::new(),
+            count => format!(", {count} skipped"),
         };
-        counts[place] += 1;
-        tell(scenario, outcome)?;
-    }
-    counts[usize::from(blind.is_some())] += 1;
-    if let Some(words) = blind {
-        writeln!(io::stdout(), "FAILED  the proof itself: {words}")?;
-    }
-    if let Some(random) = random {
         writeln!(
             io::stdout(),
-            "\nrandom on the kernel: {} flows, {} differences",
-            random.flows,
-            random.differences
+            "matrix {}: {passed} passed, {other} not applicable, {failed} failed{skipped}",
+            mode.name
+        )?;
+    }
+    Ok(match sums.iter().all(|sum| sum.failed == 0) {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    })
+}
+
+/// What the command line asks for.
+struct Wanted {
+    modes: Vec<Mode>,
+    parts: Vec<String>,
+    list: bool,
+}
+
+impl Wanted {
+    fn read(mut arguments: impl Iterator<Item = String>) -> Result<Self, String> {
+        let (mut modes, mut parts, mut list) = (Vec::new(), Vec::new(), false);
+        while let Some(argument) = arguments.next() {
+            match argument.as_str() {
+                "--mode" => {
+                    let name = arguments.next().unwrap_or_default();
+                    let known = modes::ALL.iter().find(|mode| mode.name == name);
+                    let names = modes::ALL.map(|mode| mode.name).join(", ");
+                    modes.push(*known.ok_or(format!("--mode {name:?} is none of {names}"))?);
+                }
+                "--list" => list = true,
+                // Of the test harness, which this program does not have.
+                other if other.starts_with('-') => {}
+                part => parts.push(part.to_owned()),
+            }
+        }
+        if modes.is_empty() {
+            modes = modes::ALL.to_vec();
+        }
+        Ok(Wanted { modes, parts, list })
+    }
+
+    /// Whether nothing was left out.
+    fn whole(&self) -> bool {
+        self.parts.is_empty()
+    }
+
+    fn names(&self, scenario: &Scenario) -> bool {
+        self.whole() || self.parts.iter().any(|part| scenario.name.contains(part))
+    }
+}
+
+/// How many went how.
+#[derive(Default)]
+struct Sum {
+    passed: usize,
+    other: usize,
+    failed: usize,
+    skipped: usize,
+}
+
+impl Sum {
+    fn add(&mut self, outcome: &Outcome) {
+        let place = match outcome {
+            Outcome::Passed(_) => &mut self.passed,
+            Outcome::NotApplicable(_) => &mut self.other,
+            Outcome::Failed(_) => &mut self.failed,
+            // CI's machine can do everything.
+            Outcome::Skipped(_) if std::env::var_os("CI").is_some() => &mut self.failed,
+            Outcome::Skipped(_) => &mut self.skipped,
+        };
+        *place += 1;
+    }
+
+    fn holds(&mut self, holds: bool) {
+        match holds {
+            true => self.passed += 1,
+            false => self.failed += 1,
+        }
+    }
+}
+
+/// Runs everything in one mode and tells what did not go as it should.
+fn prove(mode: Mode, scenarios: &[Scenario], wanted: &Wanted) -> io::Result<Sum> {
+    let mut out = io::stdout();
+    let mut sum = Sum::default();
+    let begun = Instant::now();
+    writeln!(out, "\n== {} on the real kernel", mode.name)?;
+    let blind = notices_what_is_wrong(mode);
+    sum.holds(blind.is_none());
+    if let Some(words) = blind {
+        writeln!(out, "FAILED  the proof itself: {words}")?;
+    }
+    let mut others: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (scenario, outcome) in scenarios.iter().zip(run_all(mode, scenarios)) {
+        sum.add(&outcome);
+        if let Outcome::NotApplicable(why) = outcome {
+            others.entry(why).or_default().push(&scenario.name);
+        }
+        tell(scenario, &outcome, !wanted.whole())?;
+    }
+    if wanted.whole() {
+        let random = run_random(mode, &mut sum)?;
+        writeln!(
+            out,
+            "random clusters: {} flows, {} differences",
+            random.flows, random.differences
         )?;
         // Fewer are a proof that did not take place.
-        counts[usize::from(random.flows < RANDOM_FLOWS_MIN)] += 1;
+        sum.holds(random.flows >= RANDOM_FLOWS_MIN);
     }
-    let [passed, failed, skipped] = counts;
-    writeln!(
-        io::stdout(),
-        "\n{} scenarios on the real kernel in {:.1?}",
-        scenarios.len(),
-        begun.elapsed()
-    )?;
-    writeln!(
-        io::stdout(),
-        "kernel: {passed} passed, {failed} failed, {skipped} skipped"
-    )?;
-    Ok(if failed == 0 {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    for (why, names) in others {
+        writeln!(out, "not applicable: {why} ({})", names.join(", "))?;
+    }
+    writeln!(out, "in {:.1?}", begun.elapsed())?;
+    Ok(sum)
 }
 
 /// What random clusters have shown.
@@ -102,9 +179,9 @@ struct Random {
     differences: usize,
 }
 
-/// Runs random clusters until they have made flows enough, and adds them to the others.
+/// Runs random clusters until they have made flows enough, and adds them to the sum.
 /// The seed of the first is `PORTOLAN_SEED`, or a new one for each run; it is a part of their names.
-fn run_random(scenarios: &mut Vec<Scenario>, outcomes: &mut Vec<Outcome>) -> io::Result<Random> {
+fn run_random(mode: Mode, sum: &mut Sum) -> io::Result<Random> {
     let given = std::env::var("PORTOLAN_SEED")
         .ok()
         .and_then(|text| text.parse().ok());
@@ -122,16 +199,15 @@ fn run_random(scenarios: &mut Vec<Scenario>, outcomes: &mut Vec<Outcome>) -> io:
                 ..random::seeded(seed, RANDOM_STEPS_MAX)
             })
             .collect();
-        let found = run_all(&batch);
-        for outcome in &found {
+        for (scenario, outcome) in batch.iter().zip(run_all(mode, &batch)) {
+            sum.add(&outcome);
+            tell(scenario, &outcome, false)?;
             match outcome {
                 Outcome::Passed(flows) => random.flows += flows,
                 Outcome::Failed(words) => random.differences += words.len(),
-                Outcome::Skipped(_) => {}
+                Outcome::Skipped(_) | Outcome::NotApplicable(_) => {}
             }
         }
-        scenarios.extend(batch);
-        outcomes.extend(found);
         if random.flows >= RANDOM_FLOWS_MIN || random.differences > 0 {
             break;
         }
@@ -139,7 +215,7 @@ fn run_random(scenarios: &mut Vec<Scenario>, outcomes: &mut Vec<Outcome>) -> io:
     Ok(random)
 }
 
-fn run_all(scenarios: &[Scenario]) -> Vec<Outcome> {
+fn run_all(mode: Mode, scenarios: &[Scenario]) -> Vec<Outcome> {
     let next = Mutex::new(0..scenarios.len());
     let outcomes: Vec<Mutex<Option<Outcome>>> =
         scenarios.iter().map(|_| Mutex::new(None)).collect();
@@ -150,7 +226,7 @@ fn run_all(scenarios: &[Scenario]) -> Vec<Outcome> {
                     let Some(index) = next.lock().expect("no scenario panics").next() else {
                         break;
                     };
-                    let outcome = run(&scenarios[index]);
+                    let outcome = (mode.run)(&scenarios[index]);
                     *outcomes[index].lock().expect("no scenario panics") = Some(outcome);
                 }
             });
@@ -165,15 +241,6 @@ fn run_all(scenarios: &[Scenario]) -> Vec<Outcome> {
                 .expect("invariant: every index was taken")
         })
         .collect()
-}
-
-fn run(scenario: &Scenario) -> Outcome {
-    let target = |netns: &portolan_kernel::Netns| match netns.run(NftTarget::open) {
-        Ok(Ok(target)) => Ok(target),
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(error) => Err(error.to_string()),
-    };
-    against_kernel(&Nftables, target, scenario)
 }
 
 /// A cluster with one endpoint here and one elsewhere, for packets whose expected verdict is wrong.
@@ -215,10 +282,10 @@ const WRONG: [&str; 11] = [
 ];
 
 /// A proof that cannot fail proves nothing: says which wrong expectation it lets through, if it does.
-fn notices_what_is_wrong() -> Option<String> {
+fn notices_what_is_wrong(mode: Mode) -> Option<String> {
     let scenario = |packet: &&str| Scenario::parse("wrong", &format!("{SOUND}  - {packet}\n"));
     let scenarios: Result<Vec<Scenario>, _> = WRONG.iter().map(scenario).collect();
-    let outcomes = run_all(&scenarios.expect("invariant: well-formed scenarios"));
+    let outcomes = run_all(mode, &scenarios.expect("invariant: well-formed scenarios"));
     let noticed = |outcome: &Outcome| matches!(outcome, Outcome::Failed(words) if words.iter().any(|words| words.contains("172.30.0.1")));
     let missed = WRONG
         .iter()
@@ -227,10 +294,12 @@ fn notices_what_is_wrong() -> Option<String> {
     missed.map(|(packet, outcome)| format!("{packet} went through: {outcome:?}"))
 }
 
-fn tell(scenario: &Scenario, outcome: &Outcome) -> io::Result<()> {
+fn tell(scenario: &Scenario, outcome: &Outcome, all: bool) -> io::Result<()> {
     let mut out = io::stdout();
     match outcome {
-        Outcome::Passed(_) => writeln!(out, "ok      {}", scenario.name),
+        Outcome::Passed(_) if all => writeln!(out, "ok      {}", scenario.name),
+        // Those of one reason are told together.
+        Outcome::Passed(_) | Outcome::NotApplicable(_) => Ok(()),
         Outcome::Skipped(why) => writeln!(out, "SKIPPED {}: {why}", scenario.name),
         Outcome::Failed(words) => {
             writeln!(out, "FAILED  {}: {}", scenario.name, scenario.about)?;

@@ -140,6 +140,12 @@ impl Batch {
         self.out.end();
     }
 
+    /// Our table goes, whether it is there or not.
+    pub(super) fn remove(&mut self, family: Family) {
+        self.table(MSG_NEWTABLE, CREATE, family, "new table");
+        self.table(MSG_DELTABLE, 0, family, "delete table");
+    }
+
     /// Rules go first, then sets, then chains: each is in use by the one before it.
     fn reset(&mut self, family: Family, standing: &Standing) {
         self.table(MSG_NEWTABLE, CREATE, family, "new table");

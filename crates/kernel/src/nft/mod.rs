@@ -46,6 +46,18 @@ impl NftTarget {
         Ok(NftTarget { socket, known })
     }
 
+    /// Takes away all that is ours, in one transaction; nothing happens if nothing is there.
+    pub fn remove(&mut self) -> Result<(), ApplyError> {
+        self.known = None;
+        let mut batch = Batch::new(self.socket.next_sequence(), None);
+        for family in Family::ALL {
+            batch.remove(family);
+        }
+        let batch = batch.finish();
+        let done = self.socket.transact(batch.bytes(), batch.sequence_end());
+        done.map_err(|refusals| told(&batch, &refusals))
+    }
+
     /// For a process without the privilege to enlarge the socket's buffer (root of a user namespace): the same messages
     /// in order, in several transactions. In between, a frontend whose elements change may be missing.
     fn apply_in_parts(&mut self, batch: &Batch, room: usize) -> Result<(), ApplyError> {

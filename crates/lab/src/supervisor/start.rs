@@ -25,6 +25,8 @@ pub struct Options {
     pub nodes: u8,
     /// The API's port on 127.0.0.1; 0 for a free one.
     pub api_port: u16,
+    /// The data plane of its nodes.
+    pub proxy_mode: String,
 }
 
 /// Starts the lab and returns when it has ended and its directory is removed. SIGINT and SIGTERM end it.
@@ -55,6 +57,7 @@ pub fn start(dir: LabDir, options: &Options, claim: File) -> Result<()> {
                 name: options.name.clone(),
                 nodes: options.nodes,
                 api_port,
+                proxy_mode: options.proxy_mode.clone(),
                 supervisor_pid,
             };
             write_json(&dir.path("lab.json"), &config)?;

@@ -6,6 +6,8 @@ mod outer;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use crate::cmd::proxy::Mode;
+
 /// Arguments of `portolan lab`.
 #[derive(clap::Args)]
 pub struct Args {
@@ -36,6 +38,9 @@ enum Command {
         /// The API's port on 127.0.0.1; 0 for a free one.
         #[arg(long, default_value_t = 0)]
         api_port: u16,
+        /// How the nodes program Services.
+        #[arg(long, value_enum, default_value_t)]
+        proxy_mode: Mode,
         /// Stay in the foreground; SIGINT and SIGTERM end the lab.
         #[arg(long)]
         foreground: bool,
@@ -116,12 +121,14 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
             nodes,
             filename,
             api_port,
+            proxy_mode,
             foreground,
         } => outer::up(&outer::Up {
             name: lab.name,
             nodes,
             manifests: filename,
             api_port,
+            proxy_mode,
             foreground,
         }),
         Command::Down { lab } => outer::down(&lab.name),

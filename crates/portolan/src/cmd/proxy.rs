@@ -3,7 +3,7 @@
 //! ```text
 //!   reflect::run ──Reflection──▶ ejection: the same without endpoints that do not answer
 //!                                   ▼
-//!                                sync thread: model::sync ──▶ nf_tables of this network namespace,
+//!                                sync thread: model::sync ──▶ the mode's target in this network namespace,
 //!                                   │                              then its conntrack (flows, resets)
 //!                                   │ outcomes
 //!                                   ├──▶ metrics, /healthz, healthCheckNodePorts
@@ -18,6 +18,7 @@ mod flows;
 mod health;
 mod interfaces;
 mod metrics;
+mod mode;
 mod node_checks;
 mod problems;
 mod resets;
@@ -36,6 +37,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 pub use flags::Args;
+pub use mode::Mode;
 
 /// Everything that [`serve`] needs to know.
 #[derive(Clone, Debug)]
@@ -44,6 +46,8 @@ pub struct ProxyOptions {
     pub kubeconfig: Option<PathBuf>,
     /// About the node: name, how pods are recognised, where NodePorts answer.
     pub node: NodeOptions,
+    /// Which data plane carries the Services.
+    pub mode: Mode,
     /// How often the kernel is touched.
     pub pace: Pace,
     /// Where /healthz and /livez are served, if anywhere.
@@ -109,7 +113,6 @@ fn stop_signals() -> anyhow::Result<(tokio::signal::unix::Signal, tokio::signal:
 /// the work and leaves the rules.
 pub async fn serve(options: ProxyOptions) -> anyhow::Result<()> {
     let client = portolan_k8s::client(options.kubeconfig.as_deref()).await?;
-    let target = portolan_kernel::nft::NftTarget::open()?;
     let flows = flows::Flows::open()?;
     let (interfaces_in, interfaces) = watch::channel(interfaces::addresses()?);
     let (said_in, said) = watch::channel(None);
@@ -119,6 +122,7 @@ pub async fn serve(options: ProxyOptions) -> anyhow::Result<()> {
     if options.count_connections {
         telemetry = telemetry.counting(COUNTED_MAX);
     }
+    telemetry.mode = options.mode;
     let telemetry = Arc::new(telemetry);
     let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
 
@@ -151,14 +155,13 @@ pub async fn serve(options: ProxyOptions) -> anyhow::Result<()> {
     tasks.spawn(checks.follow(standing.clone(), problems_in.clone(), node_checks::RETRY));
     if options.reset_gone_connections {
         let worker = resets::Worker::open(standing, Arc::clone(&telemetry))?;
-        let handle = handle.clone();
         tasks.spawn_blocking(move || {
             worker.run(&handle);
             Ok(())
         });
     }
     let loop_ = sync::Loop {
-        target,
+        mode: options.mode,
         flows,
         reflections,
         standing: standing_in,
@@ -166,11 +169,7 @@ pub async fn serve(options: ProxyOptions) -> anyhow::Result<()> {
         telemetry: Arc::clone(&telemetry),
         told: Problems::default(),
     };
-    let pace = options.pace;
-    tasks.spawn_blocking(move || {
-        loop_.run(pace, &handle);
-        Ok(())
-    });
+    options.mode.spawn(loop_, options.pace, &mut tasks)?;
     for (address, whom) in [
         (options.healthz, health::For::LoadBalancers),
         (options.metrics, health::For::Operators),
@@ -188,7 +187,7 @@ pub async fn serve(options: ProxyOptions) -> anyhow::Result<()> {
     }
     tracing::info!(
         node = options.node.name,
-        mode = "nftables",
+        mode = options.mode.name(),
         "proxy is running"
     );
     match tasks.join_next().await {

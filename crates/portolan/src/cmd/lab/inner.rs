@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
+use clap::ValueEnum;
 use portolan_kernel::inherit;
 use portolan_lab::dir::LabDir;
 use portolan_lab::plan::{self, NodePlan};
@@ -30,6 +31,8 @@ pub enum Command {
         nodes: u8,
         #[arg(long)]
         api_port: u16,
+        #[arg(long)]
+        proxy_mode: proxy::Mode,
     },
     /// Run the agent of a node.
     #[command(hide = true)]
@@ -67,6 +70,7 @@ pub fn run(command: Command) -> anyhow::Result<ExitCode> {
             name,
             nodes,
             api_port,
+            proxy_mode,
         } => {
             inherit::close_others(LOCK_FD)?;
             // The lock came with the descriptor.
@@ -75,6 +79,7 @@ pub fn run(command: Command) -> anyhow::Result<ExitCode> {
                 name,
                 nodes,
                 api_port,
+                proxy_mode: proxy_mode.name().into(),
             };
             supervisor::start(LabDir::at(dir), &options, claim)?;
         }
@@ -99,6 +104,9 @@ pub fn run(command: Command) -> anyhow::Result<ExitCode> {
 fn run_agent(node: &str, dir: PathBuf) -> anyhow::Result<()> {
     let plan = NodePlan::named(node).with_context(|| format!("{node:?} is no node of a lab"))?;
     let dir = LabDir::at(dir);
+    let mode = dir.config()?.proxy_mode;
+    let mode = proxy::Mode::from_str(&mode, false)
+        .map_err(|_| anyhow::anyhow!("lab.json: {mode:?} is no mode of this version"))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -114,6 +122,7 @@ fn run_agent(node: &str, dir: PathBuf) -> anyhow::Result<()> {
                 masquerade_all: false,
                 service_cidrs: plan::services().into(),
             },
+            mode,
             pace: Pace::default(),
             healthz: Some((Ipv4Addr::UNSPECIFIED, 10256).into()),
             metrics: Some((Ipv4Addr::LOCALHOST, 10249).into()),

@@ -23,6 +23,7 @@ use portolan_lab::{shim, supervisor};
 use serde::Serialize;
 
 use super::inner::LOCK_FD;
+use crate::cmd::proxy::Mode;
 
 /// How often to look whether the supervisor has begun.
 const START_POLL: Duration = Duration::from_millis(5);
@@ -33,6 +34,7 @@ pub struct Up {
     pub nodes: u8,
     pub manifests: Vec<PathBuf>,
     pub api_port: u16,
+    pub proxy_mode: Mode,
     pub foreground: bool,
 }
 
@@ -86,7 +88,8 @@ fn start(dir: &LabDir, wanted: &Up, claim: File) -> anyhow::Result<Child> {
         &wanted.nodes.to_string(),
     ]);
     command
-        .args(["--api-port", &wanted.api_port.to_string(), "--dir"])
+        .args(["--api-port", &wanted.api_port.to_string()])
+        .args(["--proxy-mode", wanted.proxy_mode.name(), "--dir"])
         .arg(dir.root());
     command.pass_fd(claim.as_fd().try_clone_to_owned()?, LOCK_FD);
     command
@@ -145,8 +148,8 @@ pub fn status(name: &str, output: Option<&str>) -> anyhow::Result<ExitCode> {
         Some(_) => print!("{}", serde_norway::to_string(&status)?),
         None => {
             println!(
-                "lab {:?}: {} nodes, {}",
-                status.name, status.nodes, status.server
+                "lab {:?}: {} nodes, {} mode, {}",
+                status.name, status.nodes, status.proxy_mode, status.server
             );
             println!("KUBECONFIG={}", status.kubeconfig.display());
             println!("files and logs: {}\n", status.directory.display());

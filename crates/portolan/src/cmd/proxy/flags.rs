@@ -9,7 +9,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use portolan_model::sync::Pace;
 use portolan_reflect::{DetectLocal, NodeOptions, NodePortAddresses};
 
-use super::{ProxyOptions, ejection};
+use super::{Mode, ProxyOptions, ejection};
 
 /// Arguments of `portolan proxy`.
 #[derive(clap::Args)]
@@ -20,9 +20,9 @@ pub struct Args {
     /// Name of this node [default: $NODE_NAME, or the host name].
     #[arg(long, visible_alias = "node-name", env = "NODE_NAME")]
     hostname_override: Option<String>,
-    /// How Services are programmed; nftables is the only mode yet.
-    #[arg(long, default_value = "nftables")]
-    proxy_mode: String,
+    /// How Services are programmed.
+    #[arg(long, value_enum, default_value_t)]
+    proxy_mode: Mode,
     /// Ranges of all pods, one of each family.
     #[arg(long, value_delimiter = ',')]
     cluster_cidr: Vec<IpNet>,
@@ -69,16 +69,6 @@ pub struct Args {
 impl Args {
     /// Checks and sorts what was given.
     pub fn options(self) -> anyhow::Result<ProxyOptions> {
-        match self.proxy_mode.as_str() {
-            "nftables" => {}
-            "iptables" | "ipvs" | "ebpf" | "userspace" => bail!(
-                "--proxy-mode {} comes in a later version; nftables is the only mode of this one",
-                self.proxy_mode
-            ),
-            other => {
-                bail!("--proxy-mode {other} is unknown; nftables is the only mode of this version")
-            }
-        }
         let detect_local = match self.detect_local_mode.as_str() {
             "ClusterCIDR" => DetectLocal::ClusterCidr(self.cluster_cidr),
             "NodeCIDR" => DetectLocal::NodeCidr,
@@ -116,6 +106,7 @@ impl Args {
                 masquerade_all: self.masquerade_all,
                 service_cidrs: self.service_cidr,
             },
+            mode: self.proxy_mode,
             pace: Pace {
                 min: self.nftables_min_sync_period,
                 max: self.nftables_sync_period,
@@ -303,8 +294,7 @@ mod tests {
     #[test]
     fn what_cannot_be_is_said() {
         for (line, words) in [
-            ("--proxy-mode ipvs", "later version"),
-            ("--proxy-mode magic", "unknown"),
+            ("--proxy-mode magic", "possible values: nftables"),
             (
                 "--detect-local-mode BridgeInterface",
                 "--pod-bridge-interface",

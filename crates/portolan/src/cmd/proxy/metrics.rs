@@ -18,6 +18,7 @@ use super::counts::Tally;
 use super::delays::Delays;
 use super::ejection::report::Measures;
 use super::health::Asked;
+use super::mode::Mode;
 
 /// Metrics and health of one proxy.
 #[derive(Debug)]
@@ -38,6 +39,8 @@ pub(super) struct Telemetry {
     ports: Gauge,
     endpoints: Gauge,
     problems: Gauge,
+    /// Which data plane it is.
+    pub(super) mode: Mode,
     tally: Option<Tally>,
     /// About endpoints that do not answer.
     pub(super) ejection: Measures,
@@ -90,6 +93,7 @@ impl Telemetry {
             ports: Gauge::default(),
             endpoints: Gauge::default(),
             problems: Gauge::default(),
+            mode: Mode::default(),
             tally: None,
             ejection: Measures::register(&mut registry),
             asked: Asked::register(&mut registry),

@@ -3,21 +3,20 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use portolan_dataplane::nftables::Nftables;
-use portolan_kernel::nft::NftTarget;
 use portolan_model::sync::{Outcome, Pace, Sync};
-use portolan_model::{Problem, SlowStart, Snapshot};
+use portolan_model::{Backend, Problem, SlowStart, Snapshot, Target};
 use portolan_reflect::{Problems, Reflection};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 
 use super::flows::Flows;
 use super::metrics::Telemetry;
+use super::mode::Mode;
 use super::trims::Trims;
 
 /// What the thread works with.
 pub(super) struct Loop {
-    pub(super) target: NftTarget,
+    pub(super) mode: Mode,
     pub(super) flows: Flows,
     pub(super) reflections: watch::Receiver<Option<Reflection>>,
     /// What stands in the kernel, for those who look at flows elsewhere.
@@ -30,9 +29,16 @@ pub(super) struct Loop {
 
 impl Loop {
     /// Works until no more Reflections can come.
-    pub(super) fn run(mut self, pace: Pace, runtime: &Handle) {
+    pub(super) fn run<B: Backend, T: Target<B>>(
+        mut self,
+        backend: B,
+        mut target: T,
+        pace: Pace,
+        runtime: &Handle,
+    ) -> anyhow::Result<()> {
         let start = Instant::now();
-        let mut sync = Sync::new(Nftables, pace);
+        let mut sync = Sync::new(backend, pace);
+        let mut alone = false;
         let mut slow = SlowStart::default();
         let mut trims = Trims::default();
         // A Snapshot may be there already.
@@ -43,7 +49,7 @@ impl Loop {
                 .flatten()
                 .min();
             match runtime.block_on(self.wait(due.map(|due| due.saturating_sub(start.elapsed())))) {
-                Wake::Ended => return,
+                Wake::Ended => return Ok(()),
                 Wake::Due => {}
                 Wake::News => self.take(start.elapsed(), &mut slow, &mut sync),
             }
@@ -51,7 +57,7 @@ impl Loop {
                 sync.on_snapshot(slow.snapshot().clone());
             }
             let began = Instant::now();
-            let outcome = sync.step(start.elapsed(), &mut self.target);
+            let outcome = sync.step(start.elapsed(), &mut target);
             self.report(&outcome, began.elapsed());
             trims.on_step(start.elapsed(), outcome.compiled);
             if trims.step(start.elapsed()) {
@@ -62,6 +68,9 @@ impl Loop {
             if let (true, Some(snapshot)) = (outcome.stands, sync.snapshot()) {
                 self.flows.on_stands(snapshot);
                 self.standing.send_replace(Some(snapshot.clone()));
+                if !std::mem::replace(&mut alone, true) {
+                    self.mode.clean_up_others();
+                }
             }
             self.flows.sweep(start, &self.telemetry);
         }
@@ -84,7 +93,7 @@ impl Loop {
         }
     }
 
-    fn take(&mut self, now: Duration, slow: &mut SlowStart, sync: &mut Sync<Nftables>) {
+    fn take<B: Backend>(&mut self, now: Duration, slow: &mut SlowStart, sync: &mut Sync<B>) {
         let Some(reflection) = self.reflections.borrow_and_update().clone() else {
             return;
         };

@@ -9,6 +9,7 @@ use std::sync::{Condvar, Mutex, mpsc as std_mpsc};
 use std::thread;
 
 use ipnet::IpNet;
+use portolan_dataplane::nftables::Nftables;
 use portolan_kernel::isolated;
 use portolan_kernel::nft::NftTarget;
 use portolan_kernel::topology::Host;
@@ -17,7 +18,7 @@ use portolan_model::{Endpoint, NodeFacts, PortKey, Protocol, ServicePort, Snapsh
 use portolan_reflect::Problems;
 
 use super::*;
-use crate::cmd::proxy::{flows, sync};
+use crate::cmd::proxy::{Mode, flows, sync};
 
 /// Only a failure takes so long.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -268,7 +269,7 @@ fn start(
         telemetry: Arc::clone(telemetry),
     };
     let sync = sync::Loop {
-        target: NftTarget::open().unwrap(),
+        mode: Mode::Nftables,
         flows: flows::Flows::open().unwrap(),
         reflections,
         standing: watch::channel(None).0,
@@ -276,11 +277,12 @@ fn start(
         told: Problems::default(),
         telemetry: Arc::clone(telemetry),
     };
+    let target = NftTarget::open().unwrap();
     drop(inside);
     let handles = [runtime.handle().clone(), runtime.handle().clone()];
     let [for_watcher, for_sync] = handles;
     thread::spawn(move || watcher.run(&for_watcher));
-    thread::spawn(move || sync.run(Pace::default(), &for_sync));
+    thread::spawn(move || sync.run(Nftables, target, Pace::default(), &for_sync));
     runtime
 }
 

@@ -1,0 +1,64 @@
+//! The data planes that `--proxy-mode` chooses from.
+
+use portolan_dataplane::nftables::Nftables;
+use portolan_kernel::NftTarget;
+use portolan_model::ApplyError;
+use portolan_model::sync::Pace;
+use tokio::runtime::Handle;
+use tokio::task::JoinSet;
+
+use super::sync::Loop;
+
+/// One way to make verdicts come true.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Mode {
+    /// nf_tables, spoken to in netlink: every Service is an element of a few maps.
+    #[default]
+    Nftables,
+}
+
+impl Mode {
+    /// All that there are.
+    const ALL: [Mode; 1] = [Mode::Nftables];
+
+    /// As `--proxy-mode` and `/proxyMode` say it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Mode::Nftables => "nftables",
+        }
+    }
+
+    /// Runs the sync loop of this mode in the network namespace of the calling thread. What the kernel lacks is said
+    /// at once.
+    pub(super) fn spawn(
+        self,
+        loop_: Loop,
+        pace: Pace,
+        tasks: &mut JoinSet<anyhow::Result<()>>,
+    ) -> Result<(), ApplyError> {
+        let runtime = Handle::current();
+        match self {
+            Mode::Nftables => {
+                let target = NftTarget::open()?;
+                tasks.spawn_blocking(move || loop_.run(Nftables, target, pace, &runtime));
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes away what this mode has in the kernel; nothing happens if nothing is there.
+    fn clean_up(self) -> Result<(), ApplyError> {
+        match self {
+            Mode::Nftables => NftTarget::open()?.remove(),
+        }
+    }
+
+    /// Takes away what other modes have left. Connections that they have led to endpoints live on in conntrack.
+    pub(super) fn clean_up_others(self) {
+        for other in Mode::ALL.into_iter().filter(|other| *other != self) {
+            if let Err(error) = other.clean_up() {
+                tracing::warn!(mode = other.name(), %error, "what another mode has left may still stand");
+            }
+        }
+    }
+}
