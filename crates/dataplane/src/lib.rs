@@ -2,4 +2,5 @@
 //!
 //! [`nftables`] is the default one.
 
+pub mod ebpf;
 pub mod nftables;

@@ -1,0 +1,101 @@
+//! From one State of the maps to another, in the order that keeps every frontend whole.
+
+use std::net::{IpAddr, SocketAddr};
+
+use imbl::OrdMap;
+use imbl::ordmap::DiffItem;
+use portolan_model::Frontend;
+
+use super::state::{Entry, ListKey, Sockets};
+use crate::nftables;
+
+/// One change of a map. What is put replaces what stood there.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Op {
+    /// Empties all maps, @services first.
+    Reset,
+    /// The slot of a list has this endpoint.
+    PutEndpoint(ListKey, u32, SocketAddr),
+    /// NodePorts answer at this address.
+    PutNodePortIp(IpAddr),
+    /// What is found at this frontend.
+    PutService(Frontend, Entry),
+    /// Nothing is found at this frontend any more.
+    RemoveService(Frontend),
+    /// NodePorts do not answer at this address any more.
+    RemoveNodePortIp(IpAddr),
+    /// Nobody leads to this slot any more.
+    RemoveEndpoint(ListKey, u32),
+}
+
+/// The rules change first: where a program finds nothing, they are asked.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Ops {
+    /// One transaction of nf_tables.
+    pub rules: nftables::Ops,
+    /// Changes of maps, in this order.
+    pub sockets: Vec<Op>,
+}
+
+/// New slots, then the entries that lead to them, then old slots.
+pub(crate) fn diff(from: Option<&Sockets>, to: &Sockets) -> Vec<Op> {
+    let nothing = Sockets::default();
+    let mut ops = match from {
+        None => vec![Op::Reset],
+        Some(_) => Vec::new(),
+    };
+    let from = from.unwrap_or(&nothing);
+    let mut unused = Vec::new();
+    for item in from.lists.diff(&to.lists) {
+        match item {
+            DiffItem::Add(key, new) => slots(*key, &[], new, &mut ops, &mut unused),
+            DiffItem::Remove(key, old) => slots(*key, old, &[], &mut ops, &mut unused),
+            DiffItem::Update { old, new } => slots(*old.0, old.1, new.1, &mut ops, &mut unused),
+        }
+    }
+    let put = |ip: &IpAddr, ()| Op::PutNodePortIp(*ip);
+    let remove = |ip: &IpAddr| Op::RemoveNodePortIp(*ip);
+    map(
+        &from.node_port_ips,
+        &to.node_port_ips,
+        put,
+        remove,
+        &mut ops,
+    );
+    let put = |frontend: &Frontend, entry| Op::PutService(*frontend, entry);
+    let remove = |frontend: &Frontend| Op::RemoveService(*frontend);
+    map(&from.services, &to.services, put, remove, &mut ops);
+    ops.extend(unused);
+    ops
+}
+
+fn map<K: Ord + Clone, V: PartialEq + Copy>(
+    from: &OrdMap<K, V>,
+    to: &OrdMap<K, V>,
+    put: impl Fn(&K, V) -> Op,
+    remove: impl Fn(&K) -> Op,
+    ops: &mut Vec<Op>,
+) {
+    ops.extend(from.diff(to).map(|item| match item {
+        DiffItem::Add(key, value) => put(key, *value),
+        DiffItem::Update { new, .. } => put(new.0, *new.1),
+        DiffItem::Remove(key, _) => remove(key),
+    }));
+}
+
+fn slots(
+    key: ListKey,
+    was: &[SocketAddr],
+    is: &[SocketAddr],
+    ops: &mut Vec<Op>,
+    unused: &mut Vec<Op>,
+) {
+    for (slot, to) in is.iter().enumerate() {
+        if was.get(slot) != Some(to) {
+            ops.push(Op::PutEndpoint(key, slot as u32, *to));
+        }
+    }
+    // From the end, so that what is left of a list at any moment is its beginning.
+    let left = is.len()..was.len().max(is.len());
+    unused.extend(left.rev().map(|slot| Op::RemoveEndpoint(key, slot as u32)));
+}

@@ -1,0 +1,91 @@
+//! eBPF mode: sockets of this node are connected to an endpoint at once; nftables mode stands underneath for the rest.
+//!
+//! ```text
+//!   connect(2) of a process ──▶ program ──▶ @services   (address . port . protocol → identity, lists of slots)
+//!                                           @endpoints  (identity . list . slot → address . port)
+//!                                 │ found: the socket connects to the endpoint; no packet is ever translated
+//!                                 └ not found: the packet goes its way, to the rules of nftables mode
+//! ```
+//!
+//! Why this shape:
+//! - A program may always answer "not mine": the rules of nftables mode stand complete underneath. So programs do only
+//!   what they can do exactly, and nothing is wrong while a map is being changed.
+//! - A *list* is a row of slots, named by the identity of its Service port and a hash of what is in it. New slots come
+//!   first, then the Service's entry is replaced, then old slots go: a change is atomic for each frontend.
+//! - Whom a socket belongs to is known by its network namespace: that of the node is the host, any other one a pod.
+//!   Its address is not known before it is connected. So whatever depends on the client's address (source ranges,
+//!   affinity, hashes), or needs packets to be changed (masquerade), is left to nftables mode.
+//!
+//! docs/decisions/0008 says why. The programs are in `ebpf/`; `portolan-kernel` loads them.
+
+mod adopt;
+mod bytes;
+mod compile;
+mod diff;
+mod state;
+mod trace;
+
+pub use adopt::{Readback, adopt};
+pub use bytes::{
+    ENDPOINT_KEY_LEN, ENDPOINT_LEN, NODE_PORT_IP_LEN, SERVICE_KEY_LEN, SERVICE_LEN,
+    endpoint_key_of, endpoint_of, ip_of, read_endpoint, read_endpoint_key, read_ip, read_service,
+    read_service_key, service_key_of, service_of,
+};
+pub use diff::{Op, Ops};
+pub use state::{Entry, ListKey, Pick, Sockets, State};
+pub use trace::connects;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use portolan_model::{Backend, Packet, PortKey, Problem, Snapshot, Verdict};
+
+use crate::nftables::Nftables;
+
+/// The eBPF data plane.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Ebpf;
+
+impl Backend for Ebpf {
+    type State = State;
+    type Ops = Ops;
+
+    fn compile(&self, snapshot: &Snapshot) -> (State, Vec<Problem>) {
+        let (rules, problems) = Nftables.compile(snapshot);
+        let sockets = compile::compile(snapshot);
+        (State { rules, sockets }, problems)
+    }
+
+    fn update(&self, state: &mut State, snapshot: &Snapshot, touched: &[PortKey]) -> Vec<Problem> {
+        // Before the rules are brought to the new Snapshot: they hold the old one.
+        compile::update(&mut state.sockets, &state.rules.snapshot, snapshot, touched);
+        Nftables.update(&mut state.rules, snapshot, touched)
+    }
+
+    fn diff(&self, from: Option<&State>, to: &State) -> Ops {
+        Ops {
+            rules: Nftables.diff(from.map(|from| &from.rules), &to.rules),
+            sockets: diff::diff(from.map(|from| &from.sockets), &to.sockets),
+        }
+    }
+
+    fn is_empty(&self, ops: &Ops) -> bool {
+        Nftables.is_empty(&ops.rules) && ops.sockets.is_empty()
+    }
+
+    /// A socket that is connected at once, else the first packet. Whether a pod that reaches itself is masqueraded is
+    /// what the rules would do; at a socket such a connection does not leave the pod (R-HAIRPIN-1).
+    fn trace(&self, state: &State, packet: &Packet) -> Verdict {
+        match trace::trace(&state.sockets, packet) {
+            Some(verdict) => verdict,
+            None => Nftables.trace(&state.rules, packet),
+        }
+    }
+
+    fn shares(&self, state: &State, packet: &Packet) -> BTreeMap<SocketAddr, u32> {
+        match trace::shares(&state.sockets, packet) {
+            Some(shares) => shares,
+            None => Nftables.shares(&state.rules, packet),
+        }
+    }
+}
