@@ -22,6 +22,7 @@ mod mode;
 mod node_checks;
 mod problems;
 mod resets;
+mod switch;
 mod sync;
 mod trims;
 
@@ -32,7 +33,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use portolan_model::sync::Pace;
-use portolan_reflect::{NodeOptions, Options, Problems};
+use portolan_reflect::{NodeOptions, Options};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
@@ -46,8 +47,8 @@ pub struct ProxyOptions {
     pub kubeconfig: Option<PathBuf>,
     /// About the node: name, how pods are recognised, where NodePorts answer.
     pub node: NodeOptions,
-    /// Which data plane carries the Services.
-    pub mode: Mode,
+    /// Which data plane carries the Services; another one takes its place while it runs when this changes.
+    pub mode: watch::Receiver<Mode>,
     /// How often the kernel is touched.
     pub pace: Pace,
     /// Where /healthz and /livez are served, if anywhere.
@@ -112,8 +113,8 @@ fn stop_signals() -> anyhow::Result<(tokio::signal::unix::Signal, tokio::signal:
 /// Programs the Services of the cluster into the network namespace of the calling thread, for ever. Dropping it stops
 /// the work and leaves the rules.
 pub async fn serve(options: ProxyOptions) -> anyhow::Result<()> {
+    let mode = *options.mode.borrow();
     let client = portolan_k8s::client(options.kubeconfig.as_deref()).await?;
-    let flows = flows::Flows::open()?;
     let (interfaces_in, interfaces) = watch::channel(interfaces::addresses()?);
     let (said_in, said) = watch::channel(None);
     let (reflections_in, reflections) = watch::channel(None);
@@ -122,7 +123,6 @@ pub async fn serve(options: ProxyOptions) -> anyhow::Result<()> {
     if options.count_connections {
         telemetry = telemetry.counting(COUNTED_MAX);
     }
-    telemetry.mode = options.mode;
     let telemetry = Arc::new(telemetry);
     let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
 
@@ -160,16 +160,14 @@ pub async fn serve(options: ProxyOptions) -> anyhow::Result<()> {
             Ok(())
         });
     }
-    let loop_ = sync::Loop {
-        mode: options.mode,
-        flows,
+    let parts = switch::Parts {
         reflections,
         standing: standing_in,
         problems: problems_in,
         telemetry: Arc::clone(&telemetry),
-        told: Problems::default(),
+        pace: options.pace,
     };
-    options.mode.spawn(loop_, options.pace, &mut tasks)?;
+    tasks.spawn(parts.follow(options.mode));
     for (address, whom) in [
         (options.healthz, health::For::LoadBalancers),
         (options.metrics, health::For::Operators),
@@ -187,7 +185,7 @@ pub async fn serve(options: ProxyOptions) -> anyhow::Result<()> {
     }
     tracing::info!(
         node = options.node.name,
-        mode = options.mode.name(),
+        mode = mode.name(),
         "proxy is running"
     );
     match tasks.join_next().await {

@@ -122,7 +122,7 @@ fn run_agent(node: &str, dir: PathBuf) -> anyhow::Result<()> {
                 masquerade_all: false,
                 service_cidrs: plan::services().into(),
             },
-            mode,
+            mode: tokio::sync::watch::channel(mode).1,
             pace: Pace::default(),
             healthz: Some((Ipv4Addr::UNSPECIFIED, 10256).into()),
             metrics: Some((Ipv4Addr::LOCALHOST, 10249).into()),

@@ -8,6 +8,7 @@ use anyhow::{Context, bail};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use portolan_model::sync::Pace;
 use portolan_reflect::{DetectLocal, NodeOptions, NodePortAddresses};
+use tokio::sync::watch;
 
 use super::{Mode, ProxyOptions, ejection};
 
@@ -106,7 +107,7 @@ impl Args {
                 masquerade_all: self.masquerade_all,
                 service_cidrs: self.service_cidr,
             },
-            mode: self.proxy_mode,
+            mode: watch::channel(self.proxy_mode).1,
             pace: Pace {
                 min: self.nftables_min_sync_period,
                 max: self.nftables_sync_period,

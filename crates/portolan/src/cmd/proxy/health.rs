@@ -115,7 +115,7 @@ fn answer(path: &str, whom: For, telemetry: &Telemetry) -> Response<Full<Bytes>>
         "/proxyMode" => reply(
             StatusCode::OK,
             "text/plain; charset=utf-8",
-            telemetry.mode.name().into(),
+            telemetry.mode().name().into(),
         ),
         _ => nothing(),
     }

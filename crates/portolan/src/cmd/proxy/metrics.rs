@@ -39,8 +39,6 @@ pub(super) struct Telemetry {
     ports: Gauge,
     endpoints: Gauge,
     problems: Gauge,
-    /// Which data plane it is.
-    pub(super) mode: Mode,
     tally: Option<Tally>,
     /// About endpoints that do not answer.
     pub(super) ejection: Measures,
@@ -53,6 +51,7 @@ pub(super) struct Telemetry {
 
 #[derive(Debug, Default)]
 struct State {
+    mode: Mode,
     reflection: Option<Reflection>,
     /// Since when the newest Snapshot waits to be programmed.
     waiting: Option<Instant>,
@@ -93,7 +92,6 @@ impl Telemetry {
             ports: Gauge::default(),
             endpoints: Gauge::default(),
             problems: Gauge::default(),
-            mode: Mode::default(),
             tally: None,
             ejection: Measures::register(&mut registry),
             asked: Asked::register(&mut registry),
@@ -259,6 +257,16 @@ impl Telemetry {
             Look::Failed => drop(self.reset_failures.inc()),
             Look::Whole | Look::Part => drop(self.resets.inc_by(count as u64)),
         }
+    }
+
+    /// This data plane carries the Services now.
+    pub(super) fn runs(&self, mode: Mode) {
+        self.lock().mode = mode;
+    }
+
+    /// The data plane that carries the Services.
+    pub(super) fn mode(&self) -> Mode {
+        self.lock().mode
     }
 
     /// How the proxy is.

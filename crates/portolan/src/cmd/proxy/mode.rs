@@ -5,7 +5,7 @@ use portolan_kernel::NftTarget;
 use portolan_model::ApplyError;
 use portolan_model::sync::Pace;
 use tokio::runtime::Handle;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::sync::Loop;
 
@@ -34,16 +34,14 @@ impl Mode {
         self,
         loop_: Loop,
         pace: Pace,
-        tasks: &mut JoinSet<anyhow::Result<()>>,
-    ) -> Result<(), ApplyError> {
+    ) -> Result<JoinHandle<anyhow::Result<()>>, ApplyError> {
         let runtime = Handle::current();
-        match self {
+        Ok(match self {
             Mode::Nftables => {
                 let target = NftTarget::open()?;
-                tasks.spawn_blocking(move || loop_.run(Nftables, target, pace, &runtime));
+                spawn_blocking(move || loop_.run(Nftables, target, pace, &runtime))
             }
-        }
-        Ok(())
+        })
     }
 
     /// Takes away what this mode has in the kernel; nothing happens if nothing is there.

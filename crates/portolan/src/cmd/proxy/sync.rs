@@ -11,12 +11,10 @@ use tokio::sync::{mpsc, watch};
 
 use super::flows::Flows;
 use super::metrics::Telemetry;
-use super::mode::Mode;
 use super::trims::Trims;
 
 /// What the thread works with.
 pub(super) struct Loop {
-    pub(super) mode: Mode,
     pub(super) flows: Flows,
     pub(super) reflections: watch::Receiver<Option<Reflection>>,
     /// What stands in the kernel, for those who look at flows elsewhere.
@@ -25,10 +23,14 @@ pub(super) struct Loop {
     pub(super) telemetry: Arc<Telemetry>,
     /// What was wrong with Services as they are written when that was last told.
     pub(super) told: Problems,
+    /// When its sender is gone, the loop ends.
+    pub(super) stopped: watch::Receiver<()>,
+    /// Becomes true when the rules stand for the first time.
+    pub(super) stands: watch::Sender<bool>,
 }
 
 impl Loop {
-    /// Works until no more Reflections can come.
+    /// Works until it is stopped, or no more Reflections can come.
     pub(super) fn run<B: Backend, T: Target<B>>(
         mut self,
         backend: B,
@@ -38,7 +40,6 @@ impl Loop {
     ) -> anyhow::Result<()> {
         let start = Instant::now();
         let mut sync = Sync::new(backend, pace);
-        let mut alone = false;
         let mut slow = SlowStart::default();
         let mut trims = Trims::default();
         // A Snapshot may be there already.
@@ -68,9 +69,7 @@ impl Loop {
             if let (true, Some(snapshot)) = (outcome.stands, sync.snapshot()) {
                 self.flows.on_stands(snapshot);
                 self.standing.send_replace(Some(snapshot.clone()));
-                if !std::mem::replace(&mut alone, true) {
-                    self.mode.clean_up_others();
-                }
+                self.stands.send_replace(true);
             }
             self.flows.sweep(start, &self.telemetry);
         }
@@ -85,6 +84,7 @@ impl Loop {
         };
         tokio::select! {
             biased;
+            _ = self.stopped.changed() => Wake::Ended,
             changed = self.reflections.changed() => match changed {
                 Ok(()) => Wake::News,
                 Err(_) => Wake::Ended,

@@ -18,7 +18,7 @@ use portolan_model::{Endpoint, NodeFacts, PortKey, Protocol, ServicePort, Snapsh
 use portolan_reflect::Problems;
 
 use super::*;
-use crate::cmd::proxy::{Mode, flows, sync};
+use crate::cmd::proxy::{flows, sync};
 
 /// Only a failure takes so long.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -268,21 +268,27 @@ fn start(
         },
         telemetry: Arc::clone(telemetry),
     };
+    let (stop, stopped) = watch::channel(());
     let sync = sync::Loop {
-        mode: Mode::Nftables,
         flows: flows::Flows::open().unwrap(),
         reflections,
         standing: watch::channel(None).0,
         problems,
         told: Problems::default(),
         telemetry: Arc::clone(telemetry),
+        stopped,
+        stands: watch::channel(false).0,
     };
     let target = NftTarget::open().unwrap();
     drop(inside);
     let handles = [runtime.handle().clone(), runtime.handle().clone()];
     let [for_watcher, for_sync] = handles;
     thread::spawn(move || watcher.run(&for_watcher));
-    thread::spawn(move || sync.run(Nftables, target, Pace::default(), &for_sync));
+    thread::spawn(move || {
+        // It is never stopped.
+        let _stop = stop;
+        sync.run(Nftables, target, Pace::default(), &for_sync)
+    });
     runtime
 }
 

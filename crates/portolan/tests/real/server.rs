@@ -47,6 +47,26 @@ impl Server {
         portolan_k8s::client(Some(&path)).await.unwrap()
     }
 
+    /// Waits until it answers.
+    pub fn wait(&self) {
+        let path = self.kubeconfig();
+        crate::node::until("the server has written a kubeconfig", || {
+            std::fs::metadata(&path).is_ok_and(|file| file.len() > 0)
+        });
+    }
+
+    /// A file for what a program says.
+    pub fn log(&self, name: &str) -> std::fs::File {
+        let path = self.dir.path().join(name);
+        let mut options = std::fs::File::options();
+        options.create(true).append(true).open(path).unwrap()
+    }
+
+    /// What a program has said.
+    pub fn read_log(&self, name: &str) -> String {
+        std::fs::read_to_string(self.dir.path().join(name)).unwrap()
+    }
+
     /// What kubectl prints; it must succeed.
     pub fn kubectl(&self, args: &[&str]) -> String {
         let mut command = Command::new("kubectl");
@@ -68,7 +88,8 @@ impl Server {
         self.kubectl(&["apply", "-f", path.to_str().unwrap()]);
     }
 
-    fn kubeconfig(&self) -> PathBuf {
+    /// How to reach it.
+    pub fn kubeconfig(&self) -> PathBuf {
         self.dir.path().join("kubeconfig")
     }
 }
@@ -81,11 +102,11 @@ impl Drop for Server {
 }
 
 fn spawn(dir: &TempDir, socket: &TcpListener) -> Child {
-    let log = std::fs::File::options()
+    let mut options = std::fs::File::options();
+    let log = options
         .create(true)
         .append(true)
-        .open(dir.path().join("log"))
-        .unwrap();
+        .open(dir.path().join("log"));
     Command::new(env!("CARGO_BIN_EXE_portolan"))
         .arg("apiserver")
         .arg("--data-dir")
@@ -95,7 +116,7 @@ fn spawn(dir: &TempDir, socket: &TcpListener) -> Child {
         .arg("--kubeconfig-out")
         .arg(dir.path().join("kubeconfig"))
         .stdout(Stdio::null())
-        .stderr(log)
+        .stderr(log.unwrap())
         .spawn()
         .unwrap()
 }

@@ -1,13 +1,9 @@
 //! A Deployment's whole life against the real server and its controllers, driven by kubectl: at every moment of every
 //! update as many pods are available, and as few exist, as its strategy promises.
-// Helpers of tests are tests, which clippy sees only in functions with #[test].
-#![allow(clippy::unwrap_used)]
 
-mod support;
-
-use support::agent::Agent;
-use support::observer::Observer;
-use support::server::{Server, until};
+use crate::agent::Agent;
+use crate::observer::Observer;
+use crate::server::{Server, until};
 
 /// Pods asked for in the first deploy, one for each node.
 const NODES: usize = 3;

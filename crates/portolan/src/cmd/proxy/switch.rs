@@ -1,0 +1,147 @@
+//! Keeps the data plane running that is wanted. When another one is wanted, it is complete before the old one goes:
+//! for a moment both stand, and a flow goes through whichever translates it first.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use portolan_model::sync::Pace;
+use portolan_model::{Problem, Snapshot};
+use portolan_reflect::{Problems, Reflection};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+
+use super::flows::Flows;
+use super::metrics::Telemetry;
+use super::mode::Mode;
+use super::sync::Loop;
+
+/// A mode whose rules do not stand after this time is given up, and the old one stays: loading 100,000 Services takes
+/// seconds, in modes that call other programs a minute.
+const SWITCH_PATIENCE: Duration = Duration::from_secs(120);
+
+/// What every data plane is made with.
+pub(super) struct Parts {
+    pub(super) reflections: watch::Receiver<Option<Reflection>>,
+    /// What stands in the kernel, for those who look at flows elsewhere.
+    pub(super) standing: watch::Sender<Option<Snapshot>>,
+    pub(super) problems: mpsc::Sender<Vec<Problem>>,
+    pub(super) telemetry: Arc<Telemetry>,
+    pub(super) pace: Pace,
+}
+
+/// A data plane with its sync loop.
+struct Running {
+    mode: Mode,
+    /// Dropping it ends the loop.
+    stop: watch::Sender<()>,
+    stands: watch::Receiver<bool>,
+    task: JoinHandle<anyhow::Result<()>>,
+}
+
+impl Running {
+    /// Waits until its rules stand; false when that never comes.
+    async fn stands(&mut self) -> bool {
+        let stands = self.stands.wait_for(|stands| *stands);
+        let waited = tokio::time::timeout(SWITCH_PATIENCE, stands).await;
+        matches!(waited, Ok(Ok(_)))
+    }
+
+    /// Ends the loop. What stands in the kernel stays.
+    async fn end(self) -> anyhow::Result<()> {
+        drop(self.stop);
+        self.task.await.context("the sync loop has died")?
+    }
+}
+
+impl Parts {
+    /// Runs what `wanted` says, for ever. Fails when the first one cannot begin, or when a loop dies.
+    pub(super) async fn follow(self, mut wanted: watch::Receiver<Mode>) -> anyhow::Result<()> {
+        let mode = *wanted.borrow_and_update();
+        let mut running = self.begin(mode)?;
+        self.telemetry.runs(mode);
+        if running.stands.wait_for(|stands| *stands).await.is_err() {
+            return running.end().await;
+        }
+        clean_up_others(mode).await?;
+        loop {
+            let mode = tokio::select! {
+                ended = &mut running.task => return ended.context("the sync loop has died")?,
+                mode = next(&mut wanted) => mode,
+            };
+            if mode != running.mode {
+                running = self.switch(running, mode).await?;
+            }
+        }
+    }
+
+    fn begin(&self, mode: Mode) -> anyhow::Result<Running> {
+        let (stop, stopped) = watch::channel(());
+        let (stands_in, stands) = watch::channel(false);
+        let loop_ = Loop {
+            flows: Flows::open()?,
+            reflections: self.reflections.clone(),
+            standing: self.standing.clone(),
+            problems: self.problems.clone(),
+            telemetry: Arc::clone(&self.telemetry),
+            told: Problems::default(),
+            stopped,
+            stands: stands_in,
+        };
+        let task = mode.spawn(loop_, self.pace)?;
+        Ok(Running {
+            mode,
+            stop,
+            stands,
+            task,
+        })
+    }
+
+    /// Returns what runs afterwards: the old one, if the new one cannot begin or never stands.
+    async fn switch(&self, old: Running, mode: Mode) -> anyhow::Result<Running> {
+        tracing::info!(
+            from = old.mode.name(),
+            to = mode.name(),
+            "changing the mode"
+        );
+        let mut new = match self.begin(mode) {
+            Ok(new) => new,
+            Err(error) => {
+                tracing::error!(
+                    mode = mode.name(),
+                    error = format!("{error:#}"),
+                    "the mode stays as it is"
+                );
+                return Ok(old);
+            }
+        };
+        let (winner, loser) = match new.stands().await {
+            true => (new, old),
+            false => {
+                tracing::error!(
+                    mode = mode.name(),
+                    "its rules do not stand after {SWITCH_PATIENCE:?}; the mode stays as it is"
+                );
+                (old, new)
+            }
+        };
+        self.telemetry.runs(winner.mode);
+        loser.end().await?;
+        clean_up_others(winner.mode).await?;
+        tracing::info!(mode = winner.mode.name(), "the only mode that stands");
+        Ok(winner)
+    }
+}
+
+/// The next mode that is wanted; never comes when nobody can want one any more.
+async fn next(wanted: &mut watch::Receiver<Mode>) -> Mode {
+    match wanted.changed().await {
+        Ok(()) => *wanted.borrow_and_update(),
+        Err(_) => std::future::pending().await,
+    }
+}
+
+async fn clean_up_others(mode: Mode) -> anyhow::Result<()> {
+    let work = tokio::task::spawn_blocking(move || mode.clean_up_others());
+    work.await.context("cleaning up has died")
+}

@@ -1,0 +1,10 @@
+//! The real binary, with the API and with nodes around it.
+// Helpers of tests are tests, which clippy sees only in functions with #[test].
+#![allow(clippy::unwrap_used)]
+
+mod agent;
+mod modes;
+mod node;
+mod observer;
+mod rollout;
+mod server;

@@ -1,0 +1,254 @@
+//! One node with the real proxy, pods beside it, and clients outside and in a pod that never stop asking.
+
+use std::collections::BTreeSet;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use ipnet::IpNet;
+use portolan_kernel::topology::Host;
+
+use crate::server::Server;
+
+/// Only a failure takes so long.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+/// Where the Service of [`Node`] answers.
+pub const ADDRESSES: [&str; 2] = ["172.30.0.80:80", "192.168.0.11:30080"];
+/// Threads that ask, half of them outside and half of them in a pod.
+const CLIENTS: usize = 8;
+/// Each of them asks once in this time: 1 000 requests a second in all.
+const BETWEEN: Duration = Duration::from_millis(8);
+
+fn net(text: &str) -> IpNet {
+    text.parse().unwrap()
+}
+
+fn at(text: &str) -> SocketAddr {
+    text.parse().unwrap()
+}
+
+/// Lets time pass; no test depends on how much.
+pub fn pause(time: Duration) {
+    let (_hold, never) = mpsc::channel::<()>();
+    let _ = never.recv_timeout(time);
+}
+
+/// Waits until something is so.
+pub fn until(what: &str, mut so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !so() {
+        assert!(Instant::now() < deadline, "never: {what}");
+        pause(Duration::from_millis(2));
+    }
+}
+
+/// The node is the network namespace that the calling thread is in from then on.
+pub struct Node {
+    outside: Host,
+    /// A pod that only asks.
+    client: Host,
+    _pods: Host,
+    server: Server,
+    proxy: Option<Child>,
+}
+
+impl Node {
+    /// With an API and `pods` pods that serve, 10.1.1.2 and so on; no proxy yet.
+    pub fn new(pods: u8) -> Node {
+        let node = Host::router().unwrap();
+        let [outside, client, all] = [0; 3].map(|_| Host::new().unwrap());
+        let near = [net("10.1.1.1/24")];
+        let far: Vec<IpNet> = (2..2 + pods)
+            .map(|last| net(&format!("10.1.1.{last}/24")))
+            .collect();
+        node.join("veth1", &near, &all, "eth0", &far).unwrap();
+        let near_client = [net("10.1.2.1/24")];
+        let far_client = [net("10.1.2.2/24")];
+        node.join("veth2", &near_client, &client, "eth0", &far_client)
+            .unwrap();
+        let near_out = [net("192.168.0.11/24")];
+        let far_out = [net("192.168.0.1/24")];
+        node.join("eth0", &near_out, &outside, "eth0", &far_out)
+            .unwrap();
+        let everywhere = net("0.0.0.0/0");
+        all.route(everywhere, near[0].addr()).unwrap();
+        client.route(everywhere, near_client[0].addr()).unwrap();
+        outside.route(everywhere, near_out[0].addr()).unwrap();
+        node.route(everywhere, far_out[0].addr()).unwrap();
+        for pod in &far {
+            serve(&all, SocketAddr::new(pod.addr(), 8080));
+        }
+        node.netns.enter().unwrap();
+        let server = Server::start();
+        server.wait();
+        server.apply(SERVICE);
+        Node {
+            outside,
+            client,
+            _pods: all,
+            server,
+            proxy: None,
+        }
+    }
+
+    /// These pods stand behind the Service from now on.
+    pub fn lead_to(&self, pods: &[u8]) {
+        let endpoints: Vec<String> = pods
+            .iter()
+            .map(|last| format!("- {{addresses: [10.1.1.{last}], conditions: {{ready: true}}}}"))
+            .collect();
+        let slice = format!("{SLICE}endpoints:\n{}\n", endpoints.join("\n"));
+        self.server.apply(&slice);
+    }
+
+    /// Starts the proxy with these arguments besides those that say where it is.
+    pub fn start(&mut self, arguments: &[&str]) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_portolan"));
+        command
+            .args(["proxy", "--hostname-override", "n1", "--kubeconfig"])
+            .arg(self.server.kubeconfig())
+            .args(["--cluster-cidr", "10.0.0.0/8"])
+            .args(arguments)
+            .stdout(Stdio::null())
+            .stderr(self.server.log("proxy"));
+        self.proxy = Some(command.spawn().unwrap());
+    }
+
+    /// `kill -9`.
+    pub fn kill(&mut self) {
+        let mut proxy = self.proxy.take().unwrap();
+        proxy.kill().unwrap();
+        proxy.wait().unwrap();
+    }
+
+    /// Waits until exactly these pods answer everywhere.
+    pub fn converged(&self, pods: &[u8]) {
+        let wanted: BTreeSet<String> = pods.iter().map(|l| format!("10.1.1.{l}:8080")).collect();
+        for host in [&self.outside, &self.client] {
+            for to in ADDRESSES {
+                // So many that one of four endpoints is missed by chance once in a hundred thousand.
+                let answers = || (0..40).map(|_| host.run(|| ask(at(to))).unwrap().ok());
+                until(&format!("{wanted:?} at {to}"), || {
+                    let all: BTreeSet<String> = answers().flatten().collect();
+                    all == wanted
+                });
+            }
+        }
+    }
+
+    /// Clients that ask until they are told to end.
+    pub fn load(&self) -> Load {
+        let (is_over, asked) = <(Arc<AtomicBool>, Arc<AtomicUsize>)>::default();
+        let failures = Arc::<Mutex<Vec<String>>>::default();
+        let clients = (0..CLIENTS).map(|index| {
+            let host = [&self.outside, &self.client][index % 2];
+            let to = ADDRESSES[index / 2 % 2];
+            let (is_over, asked) = (Arc::clone(&is_over), Arc::clone(&asked));
+            let failures = Arc::clone(&failures);
+            let ask_on = move || {
+                while !is_over.load(Ordering::Relaxed) {
+                    let next = Instant::now() + BETWEEN;
+                    asked.fetch_add(1, Ordering::Relaxed);
+                    if let Err(error) = ask(at(to)) {
+                        failures.lock().unwrap().push(format!("{to}: {error}"));
+                    }
+                    pause(next.saturating_duration_since(Instant::now()));
+                }
+            };
+            host.run(|| std::thread::spawn(ask_on)).unwrap()
+        });
+        Load {
+            clients: clients.collect(),
+            is_over,
+            asked,
+            failures,
+        }
+    }
+
+    /// What the proxy has logged.
+    pub fn log(&self) -> String {
+        self.server.read_log("proxy")
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if self.proxy.is_some() {
+            self.kill();
+        }
+    }
+}
+
+/// Clients at work.
+pub struct Load {
+    clients: Vec<JoinHandle<()>>,
+    is_over: Arc<AtomicBool>,
+    asked: Arc<AtomicUsize>,
+    failures: Arc<Mutex<Vec<String>>>,
+}
+
+impl Load {
+    /// How many requests have been made.
+    pub fn asked(&self) -> usize {
+        self.asked.load(Ordering::Relaxed)
+    }
+
+    /// Ends them; returns how many requests were made, and what went wrong.
+    pub fn end(self) -> (usize, Vec<String>) {
+        self.is_over.store(true, Ordering::Relaxed);
+        for client in self.clients {
+            client.join().unwrap();
+        }
+        let failures = std::mem::take(&mut *self.failures.lock().unwrap());
+        (self.asked.load(Ordering::Relaxed), failures)
+    }
+}
+
+/// Answers every connection with its own address, until the test ends.
+fn serve(host: &Host, here: SocketAddr) {
+    let listener = host.run(|| TcpListener::bind(here)).unwrap().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            std::thread::spawn(move || {
+                while stream.read(&mut [0; 8]).is_ok_and(|length| length > 0) {
+                    let _ = stream.write_all(here.to_string().as_bytes());
+                }
+            });
+        }
+    });
+}
+
+/// One request over a connection of its own: who answers.
+pub fn ask(to: SocketAddr) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&to, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    ask_over(&mut stream)
+}
+
+fn ask_over(stream: &mut TcpStream) -> std::io::Result<String> {
+    stream.write_all(b"?")?;
+    let mut answer = [0; 64];
+    let length = stream.read(&mut answer)?;
+    Ok(String::from_utf8_lossy(&answer[..length]).into_owned())
+}
+
+const SERVICE: &str = "apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec:
+  type: NodePort
+  clusterIP: 172.30.0.80
+  ports: [{name: http, port: 80, targetPort: 8080, nodePort: 30080}]
+";
+
+const SLICE: &str = "apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: web-1, labels: {kubernetes.io/service-name: web}}
+addressType: IPv4
+ports: [{name: http, port: 8080, protocol: TCP}]
+";
