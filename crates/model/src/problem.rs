@@ -16,6 +16,11 @@ pub struct Problem {
     pub message: String,
 }
 
+impl Problem {
+    /// The reason of a Problem about what the proxy mode of this node cannot do, and another one can.
+    pub const NOT_IN_THIS_MODE: &str = "NotInThisMode";
+}
+
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
