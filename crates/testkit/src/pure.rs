@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use portolan_model::{Backend, Snapshot};
+use portolan_model::{Backend, Problem, Snapshot};
 
 use crate::cluster::Cluster;
 use crate::scenario::Scenario;
@@ -30,6 +30,19 @@ pub fn against_oracle(scenario: &Scenario) -> Vec<String> {
         }
         wrong
     })
+}
+
+/// Why a scenario says nothing about this data plane: one of its Services asks for what the mode cannot do, which is
+/// told to its owner.
+pub fn not_applicable<B: Backend>(backend: &B, scenario: &Scenario) -> Option<String> {
+    let mut why = Vec::new();
+    at_each_step(scenario, |snapshot, _| {
+        let (_, problems) = backend.compile(snapshot);
+        let about_mode = |problem: &Problem| problem.reason == Problem::NOT_IN_THIS_MODE;
+        why.extend(problems.into_iter().filter(about_mode));
+        Vec::new()
+    });
+    why.first().map(Problem::to_string)
 }
 
 /// Runs every packet of a scenario through the trace of `backend`, once for a State that is compiled anew at every

@@ -1,6 +1,8 @@
 //! Every scenario file against the oracle and against the traces of the data planes.
 
+use portolan_dataplane::iptables::Iptables;
 use portolan_dataplane::nftables::Nftables;
+use portolan_testkit::fake_iptables::FakeIptables;
 use portolan_testkit::fake_nft::FakeNft;
 use portolan_testkit::{Scenario, faulty, pure, random};
 
@@ -33,27 +35,76 @@ fn the_trace_of_nftables_agrees() {
     over_all(|scenario| pure::against_trace(&Nftables, scenario));
 }
 
+/// The scenarios that say something about iptables; most of them do.
+fn over_all_of_iptables(prove: impl Fn(&Scenario) -> Vec<String>) {
+    over_all(
+        |scenario| match pure::not_applicable(&Iptables::DEFAULT, scenario) {
+            Some(_) => Vec::new(),
+            None => prove(scenario),
+        },
+    );
+}
+
+#[test]
+fn the_trace_of_iptables_agrees() {
+    over_all_of_iptables(|scenario| pure::against_trace(&Iptables::DEFAULT, scenario));
+}
+
+/// What a mode cannot do is a matter of a few scenarios, each with a reason.
+#[test]
+fn few_scenarios_are_beyond_iptables() {
+    let scenarios = Scenario::all().expect("every scenario file can be read");
+    let beyond =
+        |scenario: &&Scenario| pure::not_applicable(&Iptables::DEFAULT, scenario).is_some();
+    let beyond: Vec<&str> = scenarios
+        .iter()
+        .filter(beyond)
+        .map(|s| s.name.as_str())
+        .collect();
+    assert!(
+        !beyond.is_empty() && beyond.len() * 20 < scenarios.len(),
+        "{beyond:?}"
+    );
+    let hash = |name: &&str| name.contains("hash") || name.contains("maglev");
+    assert!(beyond.iter().all(hash), "{beyond:?}");
+}
+
 /// Runs with other faults and another order of events, for each scenario.
 const FAULTY_RUNS: u64 = 20;
 
+/// The same where every change passes through text, which takes ten times as long.
+const FAULTY_RUNS_OF_TEXT: u64 = 4;
+
 #[test]
 fn nftables_converges_whatever_fails() {
+    over_all(with_faults(FAULTY_RUNS, |scenario, seed| {
+        let fake = FakeNft::default();
+        faulty::against_faults(&Nftables, fake, FakeNft::wipe, scenario, seed)
+    }));
+}
+
+#[test]
+fn iptables_converges_whatever_fails() {
+    over_all_of_iptables(with_faults(FAULTY_RUNS_OF_TEXT, |scenario, seed| {
+        let fake = FakeIptables::default();
+        let mode = Iptables::DEFAULT;
+        faulty::against_faults(&mode, fake, FakeIptables::wipe, scenario, seed)
+    }));
+}
+
+/// Proves a scenario with several seeds, which failures name.
+fn with_faults(
+    runs: u64,
+    prove: impl Fn(&Scenario, u64) -> Vec<String>,
+) -> impl Fn(&Scenario) -> Vec<String> {
     let seed = testkit_seed();
-    over_all(|scenario| {
+    move |scenario| {
         let wrong_at = |run| {
-            let wrong = faulty::against_faults(
-                &Nftables,
-                FakeNft::default(),
-                FakeNft::wipe,
-                scenario,
-                seed + run,
-            );
-            wrong
-                .into_iter()
-                .map(move |words| format!("PORTOLAN_SEED={}: {words}", seed + run))
+            let wrong = prove(scenario, seed + run).into_iter();
+            wrong.map(move |words| format!("PORTOLAN_SEED={}: {words}", seed + run))
         };
-        (0..FAULTY_RUNS).flat_map(wrong_at).collect()
-    });
+        (0..runs).flat_map(wrong_at).collect()
+    }
 }
 
 /// `PORTOLAN_SEED`, or a new one for each run; failures print it.
@@ -68,6 +119,15 @@ proptest::proptest! {
     #[test]
     fn nftables_agrees_with_the_oracle_about_random_clusters(scenario in random::scenario(3)) {
         let wrong = pure::against_trace(&Nftables, &scenario);
+        proptest::prop_assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    }
+
+    #[test]
+    fn iptables_agrees_with_the_oracle_about_random_clusters(scenario in random::scenario(3)) {
+        let wrong = match pure::not_applicable(&Iptables::DEFAULT, &scenario) {
+            Some(_) => Vec::new(),
+            None => pure::against_trace(&Iptables::DEFAULT, &scenario),
+        };
         proptest::prop_assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     }
 
