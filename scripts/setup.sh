@@ -19,6 +19,7 @@ need curl curl
 need jq jq
 need ip iproute2
 need nft nftables
+need iptables iptables
 need unshare util-linux
 need mount mount
 need kubectl kubernetes-client

@@ -1,5 +1,5 @@
 //! Everything that talks to the Linux kernel: namespaces, links, addresses, routes, sysctls, mounts and processes
-//! for the lab and the tests, and (modules `nft` and `conntrack`) the nftables target and the flows.
+//! for the lab and the tests, and (modules `nft`, `iptables` and `conntrack`) the targets and the flows.
 //!
 //! This is the only crate with `unsafe`; each use says why it is sound.
 //! Nothing here decides anything about Services.
@@ -9,6 +9,7 @@ pub mod conntrack;
 pub mod error;
 pub mod fdpass;
 pub mod inherit;
+pub mod iptables;
 pub mod isolate;
 pub mod link;
 pub mod memory;
@@ -26,6 +27,7 @@ pub mod topology;
 
 pub use conntrack::Conntrack;
 pub use error::{Error, Result};
+pub use iptables::IptablesTarget;
 pub use link::Links;
 pub use netns::Netns;
 pub use nft::NftTarget;

@@ -15,7 +15,7 @@ use crate::nfnetlink::wire::{Attributes, DUMP, Writer, nfproto};
 
 impl Nfnetlink {
     /// The generation of the namespace's rule set; every transaction makes it one more.
-    pub(super) fn generation(&mut self) -> Result<u32, ApplyError> {
+    pub(crate) fn generation(&mut self) -> Result<u32, ApplyError> {
         let mut generation = None;
         let question = |out: &mut Writer| out.begin(MSG_GETGEN, 0, 0);
         self.ask("cannot ask nf_tables for its generation", question, |a| {
