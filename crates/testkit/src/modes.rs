@@ -1,9 +1,12 @@
 //! The data planes as the proof on the real kernel runs them.
 
+use portolan_dataplane::iptables::Iptables;
 use portolan_dataplane::nftables::Nftables;
-use portolan_kernel::NftTarget;
+use portolan_kernel::iptables::Variant;
+use portolan_kernel::{IptablesTarget, NftTarget};
 
 use crate::live::{Outcome, against_kernel};
+use crate::pure::not_applicable;
 use crate::scenario::Scenario;
 
 /// One data plane.
@@ -16,10 +19,20 @@ pub struct Mode {
 }
 
 /// All that there are.
-pub const ALL: [Mode; 1] = [Mode {
-    name: "nftables",
-    run: nftables,
-}];
+pub const ALL: [Mode; 3] = [
+    Mode {
+        name: "nftables",
+        run: nftables,
+    },
+    Mode {
+        name: "iptables",
+        run: |scenario| iptables(Variant::Nft, scenario),
+    },
+    Mode {
+        name: "iptables-legacy",
+        run: |scenario| iptables(Variant::Legacy, scenario),
+    },
+];
 
 fn nftables(scenario: &Scenario) -> Outcome {
     let open = |netns: &portolan_kernel::Netns| match netns.run(NftTarget::open) {
@@ -27,4 +40,17 @@ fn nftables(scenario: &Scenario) -> Outcome {
         Err(error) => Err(error.to_string()),
     };
     against_kernel(&Nftables, open, scenario)
+}
+
+fn iptables(variant: Variant, scenario: &Scenario) -> Outcome {
+    if not_applicable(&Iptables::DEFAULT, scenario).is_some() {
+        return Outcome::NotApplicable(
+            "rules of iptables choose at random or in turn, not by a hash of the client; a Problem says so",
+        );
+    }
+    let open = |netns: &portolan_kernel::Netns| match netns.run(|| IptablesTarget::open(variant)) {
+        Ok(target) => target.map_err(|error| error.to_string()),
+        Err(error) => Err(error.to_string()),
+    };
+    against_kernel(&Iptables::DEFAULT, open, scenario)
 }

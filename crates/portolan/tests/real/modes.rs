@@ -6,7 +6,7 @@ use crate::node::{Node, pause, until};
 use portolan_kernel::isolated;
 
 /// Those of `--proxy-mode` whose rules stand by themselves when the process is gone.
-const MODES: [&str; 1] = ["nftables"];
+const MODES: [&str; 2] = ["nftables", "iptables"];
 
 /// Requests that are made at each stage, at least.
 const ENOUGH: usize = 300;

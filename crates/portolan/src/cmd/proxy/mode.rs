@@ -1,7 +1,9 @@
 //! The data planes that `--proxy-mode` chooses from.
 
+use portolan_dataplane::iptables::Iptables;
 use portolan_dataplane::nftables::Nftables;
-use portolan_kernel::NftTarget;
+use portolan_kernel::iptables::Variant;
+use portolan_kernel::{IptablesTarget, NftTarget};
 use portolan_model::ApplyError;
 use portolan_model::sync::Pace;
 use tokio::runtime::Handle;
@@ -15,16 +17,19 @@ pub enum Mode {
     /// nf_tables, spoken to in netlink: every Service is an element of a few maps.
     #[default]
     Nftables,
+    /// kube-proxy's chains, written with `iptables-restore`; nf_tables or ip_tables, whichever the node uses.
+    Iptables,
 }
 
 impl Mode {
     /// All that there are.
-    const ALL: [Mode; 1] = [Mode::Nftables];
+    const ALL: [Mode; 2] = [Mode::Nftables, Mode::Iptables];
 
     /// As `--proxy-mode` and `/proxyMode` say it.
     pub fn name(self) -> &'static str {
         match self {
             Mode::Nftables => "nftables",
+            Mode::Iptables => "iptables",
         }
     }
 
@@ -41,6 +46,11 @@ impl Mode {
                 let target = NftTarget::open()?;
                 spawn_blocking(move || loop_.run(Nftables, target, pace, &runtime))
             }
+            Mode::Iptables => {
+                let target = IptablesTarget::open(Variant::detect()?)?;
+                tracing::info!(variant = target.variant().name(), "iptables");
+                spawn_blocking(move || loop_.run(Iptables::DEFAULT, target, pace, &runtime))
+            }
         })
     }
 
@@ -48,6 +58,7 @@ impl Mode {
     fn clean_up(self) -> Result<(), ApplyError> {
         match self {
             Mode::Nftables => NftTarget::open()?.remove(),
+            Mode::Iptables => portolan_kernel::iptables::clean_up(),
         }
     }
 
