@@ -16,6 +16,7 @@ use crate::objects::Shape;
 use crate::packets::Felt;
 use crate::report::Report;
 use crate::samples::{Samples, millis};
+use crate::traffic::{self, Worth};
 use crate::{plot, programming};
 
 const fn shape(services: u32, endpoints: u32) -> Shape {
@@ -46,6 +47,8 @@ const AGENT: [Shape; 5] = [
 const PEER: [Shape; 3] = [shape(1_000, 2), shape(10_000, 2), shape(10_000, 10)];
 /// What packets pass through.
 const PACKETS: Shape = shape(10_000, 2);
+/// What stands beside the Service that traffic passes through.
+const TRAFFIC: Shape = shape(1_000, 2);
 /// What was left out of the lists above, and why.
 const LEFT_OUT: &str = "Left out: an agent with 100000 x 10, which the API server takes minutes to be filled with; \
     for the peer also 1000 x 10 and everything with 100,000 Services, which it takes minutes to start with.";
@@ -89,8 +92,9 @@ pub fn run(only: &str) -> Result<(), String> {
     };
     bench.note(load());
     let peers = bench.peers()?;
-    let ours = Contender::Portolan {
+    let ours = |mode| Contender::Portolan {
         program: portolan.clone(),
+        mode,
     };
     for shape in PROGRAMMING {
         if format!("programming, {shape}").contains(only) {
@@ -100,8 +104,18 @@ pub fn run(only: &str) -> Result<(), String> {
     for shape in AGENT {
         if format!("agent, {shape}").contains(only) {
             let peers = peers.iter().filter(|_| PEER.contains(&shape));
+            let ours = ours("nftables");
             let all: Vec<&Contender> = [&ours].into_iter().chain(peers).collect();
             bench.agents(&portolan, shape, &all)?;
+        }
+    }
+    for mode in contender::MODES {
+        if format!("traffic, {mode}").contains(only) {
+            let same = |peer: &&Contender| matches!(peer, Contender::Peer { mode: of, .. } if of.flag() == mode);
+            let ours = ours(mode);
+            let peers = peers.iter().filter(same);
+            let all: Vec<&Contender> = [&ours].into_iter().chain(peers).collect();
+            bench.traffic(&portolan, mode, &all)?;
         }
     }
     bench.report.notes.push(LEFT_OUT.into());
@@ -184,6 +198,64 @@ impl Bench {
             }
         }
         Ok(())
+    }
+
+    /// One mode: what traffic feels of us and of the peers that work in the same way, and around all Services.
+    fn traffic(&mut self, portolan: &Path, mode: &str, all: &[&Contender]) -> Result<(), String> {
+        self.say(&format!("traffic, {mode}: the API is being filled"));
+        let beds: Vec<Bed> = all.iter().map(|_| Bed::build()).collect::<Result<_, _>>()?;
+        let listen = |bed: &Bed| bed.node.run(api::listen).map_err(|e| e.to_string())?;
+        let api = Api::start(portolan, beds.iter().map(listen).collect::<Result<_, _>>()?)?;
+        api.load(TRAFFIC, world::node_address(Family::V4, 1))?;
+        let [service, slice] = traffic::objects();
+        for (path, object) in [(api::SERVICES, service), (api::SLICES, slice)] {
+            api.runtime
+                .block_on(api.send("POST", path.into(), Some(object)))?;
+        }
+        for (contender, bed) in all.iter().zip(&beds) {
+            self.say(&format!("traffic, {mode}: {}", contender.name()));
+            let mut round = self.round + 1;
+            let sinks = traffic::Sinks::start(&bed.server)?;
+            let (running, _) = agent::start(contender, &api, bed, TRAFFIC, &mut round)?;
+            let worth = traffic::measure(bed, &sinks, &traffic::ways())?;
+            drop(running);
+            self.round = round;
+            let [direct, through] = &worth[..] else {
+                return Err("invariant: two ways".into());
+            };
+            match contender {
+                Contender::Portolan { .. } => {
+                    self.tell_traffic(None, mode, through);
+                    self.tell_traffic(Some("direct"), mode, direct);
+                }
+                Contender::Peer { .. } => {
+                    let name = contender.name();
+                    self.tell_traffic(Some(&name), mode, through);
+                    self.tell_traffic(Some(&format!("direct beside {name}")), mode, direct);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn tell_traffic(&mut self, peer: Option<&str>, mode: &str, worth: &Worth) {
+        let name = |what: &str| format!("traffic, {mode}: {what}");
+        let felt = &worth.felt;
+        self.percentiles(peer, &name("a connection opens"), &felt.opening, "µs", 1e3);
+        let [one, many] = worth.megabits;
+        for (what, value, unit) in [
+            ("connections", felt.per_second, "a second"),
+            ("processor time of a connection", felt.processor_us, "µs"),
+            ("one stream", one, "Mbit a second"),
+            ("16 streams", many, "Mbit a second"),
+            (
+                "datagrams of 64 bytes that arrive",
+                worth.datagrams,
+                "a second",
+            ),
+        ] {
+            self.add(peer, &name(what), value, unit);
+        }
     }
 
     fn agent(

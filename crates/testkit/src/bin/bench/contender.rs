@@ -15,10 +15,12 @@ use crate::objects::{Shape, cluster_ip};
 /// One program in one mode.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Contender {
-    /// `portolan proxy` in nftables mode.
+    /// `portolan proxy`.
     Portolan {
         /// The binary.
         program: PathBuf,
+        /// How it programs, as `--proxy-mode` says it.
+        mode: &'static str,
     },
     /// kube-proxy.
     Peer {
@@ -52,7 +54,8 @@ impl PeerMode {
         }
     }
 
-    fn flag(self) -> &'static str {
+    /// As `--proxy-mode` says it.
+    pub fn flag(self) -> &'static str {
         match self {
             PeerMode::Nftables => "nftables",
             PeerMode::IptablesLegacy | PeerMode::IptablesNft => "iptables",
@@ -69,6 +72,9 @@ impl PeerMode {
     }
 }
 
+/// Our modes.
+pub const MODES: [&str; 1] = ["nftables"];
+
 /// Where each proxy serves its metrics, in its own network namespace.
 pub const METRICS: &str = "127.0.0.1:10249";
 const HEALTHZ: &str = "127.0.0.1:10256";
@@ -81,20 +87,17 @@ impl Contender {
     /// Who it is, for reports.
     pub fn name(&self) -> String {
         match self {
-            Contender::Portolan { .. } => "portolan nftables".into(),
+            Contender::Portolan { mode, .. } => format!("portolan {mode}"),
             Contender::Peer { mode, minor, .. } => format!("kube-proxy 1.{minor} {}", mode.name()),
         }
     }
 
     /// Whether the kernel tells listeners of nf_tables what it changes.
     pub fn is_told_by_netlink(&self) -> bool {
-        !matches!(
-            self,
-            Contender::Peer {
-                mode: PeerMode::IptablesLegacy,
-                ..
-            }
-        )
+        match self {
+            Contender::Portolan { mode, .. } => *mode == "nftables",
+            Contender::Peer { mode, .. } => *mode != PeerMode::IptablesLegacy,
+        }
     }
 
     /// The Services whose rules a packet meets first and last: those of the list, unless the rules are a list of their
@@ -122,7 +125,7 @@ impl Contender {
     pub fn start(&self, node: &Host, folder: &Path, kubeconfig: &Path) -> Result<Child, String> {
         let log = File::create(folder.join("proxy.log")).map_err(|e| e.to_string())?;
         let mut command = match self {
-            Contender::Portolan { program } => portolan(program, kubeconfig),
+            Contender::Portolan { program, mode } => portolan(program, mode, kubeconfig),
             Contender::Peer {
                 program,
                 minor,
@@ -158,11 +161,10 @@ fn ends_of(rules: &str, shape: Shape) -> Option<(u32, u32)> {
     Some((first, services.next_back().unwrap_or(first)))
 }
 
-fn portolan(program: &Path, kubeconfig: &Path) -> Command {
+fn portolan(program: &Path, mode: &str, kubeconfig: &Path) -> Command {
     let mut command = Command::new(program);
     command
-        .arg("proxy")
-        .arg("--kubeconfig")
+        .args(["proxy", "--proxy-mode", mode, "--kubeconfig"])
         .arg(kubeconfig)
         .args(["--hostname-override", "n1", "--cluster-cidr", "10.0.0.0/8"])
         .args([

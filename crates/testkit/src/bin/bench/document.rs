@@ -79,7 +79,9 @@ const METHOD: &str = "\n## Figures\n\n\
       Whoever commits makes these announcements, so nobody listens during a start and while processor time is taken; a program that writes everything anew for each change pays more for them than one that does not.\n  \
       *Event to commit* is the agent's own clock (`portolan_change_delay_seconds`).\n  \
       Memory is in MB of a million bytes, as the kernel counts it for the process: *resident memory* (VmRSS) is that after all changes, and has in it the parts of the program's file that are mapped, which every process of the same file shares.\n\
-    - *packets*: connections of a pod through its node to a server behind it, over veth links, with 10,000 Services loaded.\n\n\
+    - *packets*: connections of a pod through its node to a server behind it, over veth links, with 10,000 Services loaded.\n\
+    - *traffic*: a pod on the node and a server behind it, over veth links, with 1000 x 2 loaded: through one Service in each mode, and *direct*, around all Services, in turns. \
+      Processor time is that of the whole machine: client, node and server. Of datagrams those count that arrive.\n\n\
     The peer is a kube-proxy with `minSyncPeriod: 10ms`, and otherwise its defaults; it reads JSON from the same API server.\n\
     It programs iptables through the older kernel interface, on which it is faster; that one announces nothing, so its changes are seen by asking every millisecond who answers.\n\
     The peer gets less time than we for single changes: where it made fewer than 100 of them, its p99 is its slowest one.\n\

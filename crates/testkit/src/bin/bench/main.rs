@@ -6,6 +6,7 @@
 //!     programming   one process: compile, diff, apply                           (programming.rs)
 //!     agent         `portolan proxy` as a process, against `portolan apiserver` (agent.rs)
 //!     packets       connections through the node of such an agent               (packets.rs)
+//!     traffic       each mode: connections, streams and datagrams               (traffic.rs)
 //!        └──▶ Report ──▶ bench/out/results.json; docs/performance.md and .svg, when nothing was left out
 //! ```
 //!
@@ -25,6 +26,7 @@ mod process;
 mod programming;
 mod report;
 mod samples;
+mod traffic;
 
 use portolan_kernel::Links;
 use portolan_kernel::namespace::{Kinds, enter_new};

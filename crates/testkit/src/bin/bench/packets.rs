@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::bed::{self, Bed};
 use crate::objects::ENDPOINT_PORT;
+use crate::process;
 use crate::samples::Samples;
 
 /// Connections that are timed, each way.
@@ -24,6 +25,8 @@ pub struct Felt {
     pub opening: Samples,
     /// Connections in a second.
     pub per_second: f64,
+    /// Processor time of the whole machine for one of them, in microseconds: client, node and server together.
+    pub processor_us: f64,
 }
 
 /// Measures all ways, taking turns, so that a noise of the machine meets all of them.
@@ -33,9 +36,10 @@ pub fn measure(bed: &Bed, ways: &[SocketAddr]) -> Result<Vec<Felt>, String> {
         let per_second = count(ways)?;
         let felt = opening.into_iter().zip(per_second);
         Ok(felt
-            .map(|(opening, per_second)| Felt {
+            .map(|(opening, (per_second, processor_us))| Felt {
                 opening,
                 per_second,
+                processor_us,
             })
             .collect())
     });
@@ -61,23 +65,31 @@ fn time(ways: &[SocketAddr]) -> Result<Vec<Samples>, String> {
         .collect())
 }
 
-fn count(ways: &[SocketAddr]) -> Result<Vec<f64>, String> {
-    let mut counts = vec![Vec::new(); ways.len()];
+fn count(ways: &[SocketAddr]) -> Result<Vec<(f64, f64)>, String> {
+    let mut counts = vec![(Vec::new(), Vec::new()); ways.len()];
     for _ in 0..COUNTS {
-        for (way, counts) in ways.iter().zip(&mut counts) {
-            counts.push(count_once(*way)?);
+        for (way, (rates, costs)) in ways.iter().zip(&mut counts) {
+            let (rate, cost) = count_once(*way)?;
+            rates.push(rate);
+            costs.push(cost);
         }
     }
-    let middle = |mut counts: Vec<f64>| {
-        counts.sort_by(f64::total_cmp);
-        counts[counts.len() / 2]
-    };
-    Ok(counts.into_iter().map(middle).collect())
+    let middles = counts.into_iter();
+    Ok(middles
+        .map(|(rates, costs)| (middle(rates), middle(costs)))
+        .collect())
 }
 
-/// Connections in a second, by all clients together. Their threads are in the namespace of the calling one.
-fn count_once(to: SocketAddr) -> Result<f64, String> {
-    let begun = Instant::now();
+/// The one in the middle when they are in order.
+pub fn middle(mut counts: Vec<f64>) -> f64 {
+    counts.sort_by(f64::total_cmp);
+    counts[counts.len() / 2]
+}
+
+/// Connections in a second, by all clients together, and microseconds of processor time for each. The clients' threads
+/// are in the namespace of the calling one.
+fn count_once(to: SocketAddr) -> Result<(f64, f64), String> {
+    let (begun, before) = (Instant::now(), process::machine_time());
     let client = || -> Result<u64, String> {
         let mut opened = 0;
         while begun.elapsed() < COUNTED {
@@ -97,5 +109,9 @@ fn count_once(to: SocketAddr) -> Result<f64, String> {
             })
             .sum::<Result<u64, String>>()
     })?;
-    Ok(opened as f64 / begun.elapsed().as_secs_f64())
+    let spent = process::machine_time() - before;
+    Ok((
+        opened as f64 / begun.elapsed().as_secs_f64(),
+        spent.as_secs_f64() * 1e6 / opened as f64,
+    ))
 }

@@ -34,6 +34,22 @@ pub fn processor_time(process: &str) -> Duration {
     ticks(&std::fs::read_to_string(path).unwrap_or_default())
 }
 
+/// Processor time that the whole machine has spent on anything since it started.
+pub fn machine_time() -> Duration {
+    busy(&std::fs::read_to_string("/proc/stat").unwrap_or_default())
+}
+
+/// Of `cpu user nice system idle iowait irq softirq …` (proc_stat(5)), all but idle and iowait.
+fn busy(stat: &str) -> Duration {
+    let line = stat.lines().next().unwrap_or_default();
+    let fields = line.split_whitespace().skip(1).take(7).enumerate();
+    let busy = fields.filter(|(index, _)| !matches!(index, 3 | 4));
+    let ticks: u64 = busy
+        .filter_map(|(_, field)| field.parse::<u64>().ok())
+        .sum();
+    Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND)
+}
+
 fn kilobytes(text: &str, field: &str) -> u64 {
     let line = text.lines().find_map(|line| line.strip_prefix(field));
     let number = line.and_then(|rest| rest.trim().trim_end_matches("kB").trim().parse().ok());
@@ -62,6 +78,13 @@ mod tests {
             12
         );
         assert_eq!(kilobytes("", "VmRSS:"), 0);
+    }
+
+    #[test]
+    fn a_machine_that_waits_is_not_busy() {
+        let stat = "cpu  100 10 200 90000 8000 5 15 3 0 0\ncpu0 1 1 1 1\n";
+        assert_eq!(busy(stat), Duration::from_millis(3300));
+        assert_eq!(busy(""), Duration::ZERO);
     }
 
     #[test]
