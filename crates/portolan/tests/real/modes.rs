@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::node::{Node, pause, until};
+use crate::node::{Node, ask_over, pause, until};
+use nix::sys::signal::Signal;
 use portolan_kernel::isolated;
 
 /// Those of `--proxy-mode` whose rules stand by themselves when the process is gone.
@@ -25,7 +26,7 @@ fn a_proxy_that_is_killed_is_not_missed() {
                 until("requests", || load.asked() >= asked + ENOUGH);
             };
             go_on();
-            node.kill();
+            node.end(Signal::SIGKILL);
             node.lead_to(&[3, 4]);
             go_on();
             let began = Instant::now();
@@ -45,5 +46,33 @@ fn a_proxy_that_is_killed_is_not_missed() {
                 "{mode}: 0 of {asked} requests failed; converged {took:?} after the restart, as seen by 160 requests one after the other"
             );
         }
+    });
+}
+
+/// The next process is started with another mode.
+#[test]
+fn a_mode_changes_without_a_failed_request() {
+    isolated!(a_mode_changes_without_a_failed_request, {
+        let mut node = Node::new(4);
+        node.lead_to(&[2, 3]);
+        node.start(&["--proxy-mode", MODES[0]]);
+        node.converged(&[2, 3]);
+        let mut connections = node.connections();
+        let load = node.load();
+        // Every mode comes after every other one.
+        let pairs = MODES.iter().flat_map(|from| MODES.map(|to| [*from, to]));
+        for mode in pairs.flatten().collect::<Vec<_>>() {
+            let asked = load.asked();
+            node.end(Signal::SIGTERM);
+            node.start(&["--proxy-mode", mode]);
+            until("the mode stands alone", || node.stands_alone());
+            until("requests", || load.asked() >= asked + ENOUGH);
+            for connection in &mut connections {
+                let answer = ask_over(connection);
+                answer.unwrap_or_else(|error| panic!("{mode}: {error}\n{}", node.log()));
+            }
+        }
+        let (asked, failures) = load.end();
+        assert_eq!(failures, Vec::<String>::new(), "of {asked}\n{}", node.log());
     });
 }

@@ -10,6 +10,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use portolan_kernel::topology::Host;
 
 use crate::server::Server;
@@ -54,6 +56,7 @@ pub struct Node {
     _pods: Host,
     server: Server,
     proxy: Option<Child>,
+    starts: usize,
 }
 
 impl Node {
@@ -92,6 +95,7 @@ impl Node {
             _pods: all,
             server,
             proxy: None,
+            starts: 0,
         }
     }
 
@@ -116,13 +120,30 @@ impl Node {
             .stdout(Stdio::null())
             .stderr(self.server.log("proxy"));
         self.proxy = Some(command.spawn().unwrap());
+        self.starts += 1;
     }
 
-    /// `kill -9`.
-    pub fn kill(&mut self) {
+    /// Ends the proxy with this signal.
+    pub fn end(&mut self, signal: Signal) {
         let mut proxy = self.proxy.take().unwrap();
-        proxy.kill().unwrap();
+        let pid = Pid::from_raw(proxy.id().cast_signed());
+        kill(pid, signal).unwrap();
         proxy.wait().unwrap();
+    }
+
+    /// Whether the proxy that was started last has said that its rules stand and no other ones of ours.
+    pub fn stands_alone(&self) -> bool {
+        self.log().matches("the rules stand alone").count() == self.starts
+    }
+
+    /// One connection of each client to each address.
+    pub fn connections(&self) -> Vec<TcpStream> {
+        let hosts = [&self.outside, &self.client];
+        let all = hosts
+            .into_iter()
+            .flat_map(|host| ADDRESSES.map(|to| (host, to)));
+        all.map(|(host, to)| host.run(|| connect(at(to))).unwrap().unwrap())
+            .collect()
     }
 
     /// Waits until exactly these pods answer everywhere.
@@ -178,7 +199,7 @@ impl Node {
 impl Drop for Node {
     fn drop(&mut self) {
         if self.proxy.is_some() {
-            self.kill();
+            self.end(Signal::SIGKILL);
         }
     }
 }
@@ -225,12 +246,17 @@ fn serve(host: &Host, here: SocketAddr) {
 
 /// One request over a connection of its own: who answers.
 pub fn ask(to: SocketAddr) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect_timeout(&to, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    ask_over(&mut stream)
+    ask_over(&mut connect(to)?)
 }
 
-fn ask_over(stream: &mut TcpStream) -> std::io::Result<String> {
+fn connect(to: SocketAddr) -> std::io::Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(&to, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    Ok(stream)
+}
+
+/// One request over a connection that stands: who answers.
+pub fn ask_over(stream: &mut TcpStream) -> std::io::Result<String> {
     stream.write_all(b"?")?;
     let mut answer = [0; 64];
     let length = stream.read(&mut answer)?;

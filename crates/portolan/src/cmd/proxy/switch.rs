@@ -128,7 +128,6 @@ impl Parts {
         self.telemetry.runs(winner.mode);
         loser.end().await?;
         clean_up_others(winner.mode).await?;
-        tracing::info!(mode = winner.mode.name(), "the only mode that stands");
         Ok(winner)
     }
 }
@@ -143,5 +142,7 @@ async fn next(wanted: &mut watch::Receiver<Mode>) -> Mode {
 
 async fn clean_up_others(mode: Mode) -> anyhow::Result<()> {
     let work = tokio::task::spawn_blocking(move || mode.clean_up_others());
-    work.await.context("cleaning up has died")
+    work.await.context("cleaning up has died")?;
+    tracing::info!(mode = mode.name(), "the rules stand alone");
+    Ok(())
 }
