@@ -64,6 +64,8 @@ impl NodePortAddresses {
 pub struct NodeOptions {
     /// Name of our Node object.
     pub name: String,
+    /// `--bind-address`: the primary address of its family, instead of what the Node object says.
+    pub primary_address: Option<IpAddr>,
     /// How pods are recognised.
     pub detect_local: DetectLocal,
     /// Where NodePorts answer.
@@ -81,7 +83,9 @@ pub(crate) fn facts(
     node: Option<&wire::Node>,
     interfaces: &BTreeSet<IpAddr>,
 ) -> Option<NodeFacts> {
-    let listed = node.map(listed_addresses).unwrap_or_default();
+    let mut listed = node.map(listed_addresses).unwrap_or_default();
+    // The first one of its family is the primary one.
+    listed.splice(..0, options.primary_address);
     let addresses = match interfaces.is_empty() {
         true => listed.iter().copied().collect(),
         false => interfaces.clone(),

@@ -184,6 +184,7 @@ pub fn name_of(object: &Value) -> ObjectName {
 fn options(node: &NodeFacts) -> NodeOptions {
     NodeOptions {
         name: node.name.to_string(),
+        primary_address: None,
         detect_local: match &node.local_pods {
             LocalPods::Unknown => DetectLocal::ClusterCidr(Vec::new()),
             LocalPods::Cidrs(cidrs) => DetectLocal::ClusterCidr(cidrs.clone()),

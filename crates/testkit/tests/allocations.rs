@@ -149,6 +149,7 @@ struct Cost {
 fn tracker() -> Tracker {
     let node = NodeOptions {
         name: "n1".into(),
+        primary_address: None,
         detect_local: DetectLocal::ClusterCidr(vec!["10.0.0.0/8".parse().unwrap()]),
         node_port_addresses: NodePortAddresses::PRIMARY,
         masquerade_all: false,

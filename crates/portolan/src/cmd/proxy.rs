@@ -10,6 +10,7 @@
 //!                                   └──▶ Problems: log lines and Events on the Services
 //! ```
 
+mod config;
 mod counts;
 mod delays;
 mod ejection;
@@ -20,13 +21,15 @@ mod interfaces;
 mod metrics;
 mod mode;
 mod node_checks;
+mod pages;
 mod problems;
+mod process;
 mod resets;
+mod setup;
 mod switch;
 mod sync;
 mod trims;
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -37,30 +40,33 @@ use portolan_reflect::{NodeOptions, Options};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
+pub use config::Config;
 pub use flags::Args;
+use flags::{Chosen, Task};
 pub use mode::Mode;
+use pages::Pages;
 
 /// Everything that [`serve`] needs to know.
 #[derive(Clone, Debug)]
 pub struct ProxyOptions {
     /// Kubeconfig file; without it `$KUBECONFIG`, `~/.kube/config`, or the pod that we run in.
     pub kubeconfig: Option<PathBuf>,
+    /// Address of the API, instead of the kubeconfig's.
+    pub master: Option<String>,
     /// About the node: name, how pods are recognised, where NodePorts answer.
     pub node: NodeOptions,
     /// Which data plane carries the Services; another one takes its place while it runs when this changes.
     pub mode: watch::Receiver<Mode>,
     /// How often the kernel is touched.
     pub pace: Pace,
-    /// Where /healthz and /livez are served, if anywhere.
-    pub healthz: Option<SocketAddr>,
-    /// Where /metrics is served, if anywhere.
-    pub metrics: Option<SocketAddr>,
     /// Whether TCP connections to endpoints that are gone for good are reset.
     pub reset_gone_connections: bool,
     /// Whether new flows through Services are counted.
     pub count_connections: bool,
     /// How endpoints that do not answer are found; without it they stay.
     pub health: Option<portolan_model::health::Config>,
+    /// kube-proxy's configuration, of which the rest is made.
+    pub config: Config,
 }
 
 /// Pairs of destination and endpoint that are counted in each family: each takes about 200 bytes of the kernel, and 16
@@ -80,9 +86,37 @@ const BLOCKING_MAX: usize = 16;
 
 /// Runs the command until it is done.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let options = args.options()?;
-    crate::cmd::logging::start();
+    let Chosen {
+        task,
+        options,
+        warnings,
+    } = args.choose()?;
+    let logging = &options.config.logging;
+    crate::cmd::logging::start_with(logging.verbosity, &logging.format);
+    warnings.iter().for_each(|words| tracing::warn!("{words}"));
     flags::warn_of_localhost(&options.node.node_port_addresses);
+    match task {
+        Task::WriteConfig(path) => {
+            config::file::write(&options.config, &path)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Task::Cleanup => Ok(clean_up()),
+        Task::InitOnly => Ok(set_up(&options.config)),
+        Task::Serve(file) => {
+            set_up(&options.config);
+            if let Err(error) = setup::oom_score(options.config.oom_score_adj) {
+                tracing::info!("this process can be ended when memory is short: {error:#}");
+            }
+            serve_until_told(options, file)
+        }
+    }
+}
+
+/// Serves until a signal comes, or the file changes.
+fn serve_until_told(
+    options: ProxyOptions,
+    file: Option<config::file::File>,
+) -> anyhow::Result<ExitCode> {
     portolan_kernel::memory::share_heap();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
@@ -94,12 +128,53 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         let (mut terminate, mut interrupt) = stop_signals()?;
         tokio::select! {
             result = serve(options) => result?,
+            () = config::file::changed(file, config::file::LOOK_EVERY) => return Err(again()),
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
         // Rules stay: traffic must survive a restart.
         Ok(ExitCode::SUCCESS)
     })
+}
+
+/// Settings of the kernel that concern everything; a proxy without them is better than none.
+fn set_up(config: &Config) -> ExitCode {
+    let failed = setup::conntrack(&config.conntrack);
+    for error in &failed {
+        tracing::warn!("a setting of conntrack stays as it is: {error:#}");
+    }
+    match failed.is_empty() {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    }
+}
+
+/// Takes away what is ours, whatever mode it is of.
+fn clean_up() -> ExitCode {
+    let failed = Mode::clean_up_all();
+    for (mode, error) in &failed {
+        tracing::error!(mode = mode.name(), %error, "something of this mode may still stand");
+    }
+    match failed.is_empty() {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    }
+}
+
+/// Begins anew with the same command line, in the same process; returns only what went wrong. Rules stay, and the new
+/// program takes them over.
+fn again() -> anyhow::Error {
+    use std::os::unix::process::CommandExt;
+    tracing::info!("the configuration file has changed: beginning anew");
+    let own = std::env::current_exe();
+    let error = own.map(|own| {
+        std::process::Command::new(own)
+            .args(std::env::args_os().skip(1))
+            .exec()
+    });
+    let error = error.unwrap_or_else(|error| error);
+    anyhow::Error::new(error)
+        .context("the configuration file has changed, and this program cannot begin anew")
 }
 
 fn stop_signals() -> anyhow::Result<(tokio::signal::unix::Signal, tokio::signal::unix::Signal)> {
@@ -114,7 +189,8 @@ fn stop_signals() -> anyhow::Result<(tokio::signal::unix::Signal, tokio::signal:
 /// the work and leaves the rules.
 pub async fn serve(options: ProxyOptions) -> anyhow::Result<()> {
     let mode = *options.mode.borrow();
-    let client = portolan_k8s::client(options.kubeconfig.as_deref()).await?;
+    let client =
+        portolan_k8s::client_at(options.kubeconfig.as_deref(), options.master.as_deref()).await?;
     let (interfaces_in, interfaces) = watch::channel(interfaces::addresses()?);
     let (said_in, said) = watch::channel(None);
     let (reflections_in, reflections) = watch::channel(None);
@@ -123,6 +199,7 @@ pub async fn serve(options: ProxyOptions) -> anyhow::Result<()> {
     if options.count_connections {
         telemetry = telemetry.counting(COUNTED_MAX);
     }
+    telemetry.pages = Pages::new(options.config.clone());
     let telemetry = Arc::new(telemetry);
     let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
 
@@ -166,21 +243,26 @@ pub async fn serve(options: ProxyOptions) -> anyhow::Result<()> {
         problems: problems_in,
         telemetry: Arc::clone(&telemetry),
         pace: options.pace,
+        config: options.config.clone(),
     };
     tasks.spawn(parts.follow(options.mode));
     for (address, whom) in [
-        (options.healthz, health::For::LoadBalancers),
-        (options.metrics, health::For::Operators),
+        (
+            options.config.healthz_bind_address,
+            health::For::LoadBalancers,
+        ),
+        (options.config.metrics_bind_address, health::For::Operators),
     ] {
-        let Some(address) = address else {
-            continue;
-        };
-        match health::listen(address).await {
-            Ok(listener) => {
-                drop(tasks.spawn(health::serve(listener, whom, Arc::clone(&telemetry))));
-            }
-            // As kube-proxy: the data plane matters more than who watches it.
-            Err(error) => tracing::error!(%address, %error, ?whom, "cannot listen"),
+        if let Some(address) = address {
+            let telemetry = Arc::clone(&telemetry);
+            let hard_fail = options.config.bind_address_hard_fail;
+            tasks.spawn(health::serve_at(
+                address,
+                whom,
+                telemetry,
+                hard_fail,
+                health::BIND_RETRY,
+            ));
         }
     }
     tracing::info!(

@@ -6,5 +6,6 @@ mod agent;
 mod modes;
 mod node;
 mod observer;
+mod place;
 mod rollout;
 mod server;

@@ -40,10 +40,15 @@ pub fn pause(time: Duration) {
 }
 
 /// Waits until something is so.
-pub fn until(what: &str, mut so: impl FnMut() -> bool) {
+pub fn until(what: &str, so: impl FnMut() -> bool) {
+    until_or(so, || what.into());
+}
+
+/// The same; what to say when that never comes is asked for then.
+pub fn until_or(mut so: impl FnMut() -> bool, what: impl Fn() -> String) {
     let deadline = Instant::now() + PATIENCE;
     while !so() {
-        assert!(Instant::now() < deadline, "never: {what}");
+        assert!(Instant::now() < deadline, "never: {}", what());
         pause(Duration::from_millis(2));
     }
 }

@@ -71,3 +71,29 @@ fn a_node_that_is_about_to_go_is_not_eligible() {
     let deleted = json!({"name": "n1", "deletionTimestamp": "2026-01-01T00:00:00Z"});
     assert!(!eligible(json!({ "metadata": deleted })));
 }
+
+/// `--bind-address` goes before the Node object, in its own family.
+#[test]
+fn a_primary_address_that_is_named_goes_first() {
+    let options = |primary: Option<&str>| NodeOptions {
+        name: "n1".into(),
+        primary_address: primary.map(|text| text.parse().unwrap()),
+        detect_local: DetectLocal::ClusterCidr(Vec::new()),
+        node_port_addresses: NodePortAddresses::PRIMARY,
+        masquerade_all: false,
+        service_cidrs: Vec::new(),
+    };
+    let addresses = [
+        json!({"type": "InternalIP", "address": "192.168.0.11"}),
+        json!({"type": "InternalIP", "address": "fd00:192:168::11"}),
+    ];
+    let node = json!({"metadata": {"name": "n1"}, "status": {"addresses": addresses}});
+    let node: wire::Node = serde_json::from_value(node).unwrap();
+    let chosen = |primary| {
+        let facts = facts(&options(primary), Some(&node), &ips(&INTERFACES));
+        facts.unwrap().node_port_addresses
+    };
+    assert_eq!(chosen(None), ips(&["192.168.0.11", "fd00:192:168::11"]));
+    let other = ips(&["203.0.113.1", "fd00:192:168::11"]);
+    assert_eq!(chosen(Some("203.0.113.1")), other);
+}

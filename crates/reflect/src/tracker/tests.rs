@@ -11,6 +11,7 @@ use crate::node::{DetectLocal, NodePortAddresses};
 fn tracker() -> Tracker {
     let options = NodeOptions {
         name: "n1".into(),
+        primary_address: None,
         detect_local: DetectLocal::ClusterCidr(vec!["10.0.0.0/8".parse().unwrap()]),
         node_port_addresses: NodePortAddresses::PRIMARY,
         masquerade_all: false,

@@ -1,6 +1,5 @@
 //! What the lab's own processes start with; not for people.
 
-use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -115,8 +114,10 @@ fn run_agent(node: &str, dir: PathBuf) -> anyhow::Result<()> {
         let kubeconfig = agent::write_kubeconfig(&dir, plan).await?;
         let proxy = ProxyOptions {
             kubeconfig: Some(kubeconfig.clone()),
+            master: None,
             node: NodeOptions {
                 name: plan.name(),
+                primary_address: None,
                 detect_local: DetectLocal::ClusterCidr(plan::pods().into()),
                 node_port_addresses: NodePortAddresses::PRIMARY,
                 masquerade_all: false,
@@ -124,11 +125,10 @@ fn run_agent(node: &str, dir: PathBuf) -> anyhow::Result<()> {
             },
             mode: tokio::sync::watch::channel(mode).1,
             pace: Pace::default(),
-            healthz: Some((Ipv4Addr::UNSPECIFIED, 10256).into()),
-            metrics: Some((Ipv4Addr::LOCALHOST, 10249).into()),
             reset_gone_connections: false,
             count_connections: true,
             health: Some(portolan_model::health::Config::default()),
+            config: proxy::Config::default(),
         };
         tokio::select! {
             ended = agent::run(dir, plan, &kubeconfig) => ended.map_err(anyhow::Error::from),

@@ -1,62 +1,42 @@
-//! The command line of `portolan proxy`: kube-proxy's flags, as far as they have a meaning here.
+//! The command line of `portolan proxy`: kube-proxy's flags and file, and what only Portolan has.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
-use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
+use clap::{ArgAction, ValueEnum};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use portolan_model::sync::Pace;
 use portolan_reflect::{DetectLocal, NodeOptions, NodePortAddresses};
 use tokio::sync::watch;
 
+pub(super) use super::config::text::duration;
+use super::config::{self, Config, file, flags::Given};
 use super::{Mode, ProxyOptions, ejection};
 
 /// Arguments of `portolan proxy`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Kubeconfig file [default: $KUBECONFIG, ~/.kube/config, or in-cluster].
-    #[arg(long)]
-    kubeconfig: Option<PathBuf>,
-    /// Name of this node [default: $NODE_NAME, or the host name].
-    #[arg(long, visible_alias = "node-name", env = "NODE_NAME")]
-    hostname_override: Option<String>,
-    /// How Services are programmed.
-    #[arg(long, value_enum, default_value_t)]
-    proxy_mode: Mode,
-    /// Ranges of all pods, one of each family.
-    #[arg(long, value_delimiter = ',')]
-    cluster_cidr: Vec<IpNet>,
-    /// How traffic of pods is recognised: ClusterCIDR, NodeCIDR, BridgeInterface or InterfaceNamePrefix.
-    #[arg(long, default_value = "ClusterCIDR")]
-    detect_local_mode: String,
-    /// The bridge of the pods, for BridgeInterface.
-    #[arg(long, default_value = "")]
-    pod_bridge_interface: String,
-    /// How names of pod interfaces start, for InterfaceNamePrefix.
-    #[arg(long, default_value = "")]
-    pod_interface_name_prefix: String,
-    /// Addresses on which NodePorts answer: `primary`, `all` and ranges, together.
-    #[arg(long, value_delimiter = ',', default_value = "primary")]
-    nodeport_addresses: Vec<String>,
-    /// Masquerade everything that goes to a ClusterIP.
-    #[arg(long)]
-    masquerade_all: bool,
+    /// kube-proxy's file (KubeProxyConfiguration); most flags that it could hold have no effect beside it.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Write the configuration to this file, and end.
+    #[arg(long, value_name = "FILE")]
+    write_config_to: Option<PathBuf>,
+    /// Remove everything of ours from the kernel, of every mode, and end.
+    #[arg(long, default_value_t = false, action = ArgAction::Set, num_args = 0..=1,
+          require_equals = true, default_missing_value = "true")]
+    cleanup: bool,
+    /// Write the settings that need all privileges (conntrack), and end.
+    #[arg(long, default_value_t = false, action = ArgAction::Set, num_args = 0..=1,
+          require_equals = true, default_missing_value = "true")]
+    init_only: bool,
+    /// Address of the Kubernetes API, instead of the kubeconfig's.
+    #[arg(long, value_name = "URL")]
+    master: Option<String>,
     /// Ranges of the ClusterIPs: packets to addresses in them that no Service has are dropped.
     #[arg(long, value_delimiter = ',')]
     service_cidr: Vec<IpNet>,
-    /// Time between two changes of the rules, e.g. 10ms.
-    #[arg(long, visible_alias = "min-sync-period", default_value = "10ms", value_parser = duration)]
-    nftables_min_sync_period: Duration,
-    /// Time after which it is looked whether the rules still stand, e.g. 30s.
-    #[arg(long, visible_alias = "sync-period", default_value = "30s", value_parser = duration)]
-    nftables_sync_period: Duration,
-    /// Where /healthz and /livez are served; empty for nowhere.
-    #[arg(long, default_value = "0.0.0.0:10256")]
-    healthz_bind_address: String,
-    /// Where /metrics is served; empty for nowhere.
-    #[arg(long, default_value = "127.0.0.1:10249")]
-    metrics_bind_address: String,
     /// Reset TCP connections to endpoints that are gone for good, instead of letting their clients wait.
     #[arg(long)]
     reset_gone_connections: bool,
@@ -65,68 +45,174 @@ pub struct Args {
     count_connections: bool,
     #[command(flatten)]
     health: ejection::flags::HealthArgs,
+    #[command(flatten)]
+    given: Given,
+}
+
+/// What the command is to do.
+#[derive(Debug)]
+pub(super) enum Task {
+    /// Serve; with a file, until it changes.
+    Serve(Option<file::File>),
+    Cleanup,
+    InitOnly,
+    WriteConfig(PathBuf),
+}
+
+/// A command line that makes sense.
+#[derive(Debug)]
+pub(super) struct Chosen {
+    pub(super) task: Task,
+    pub(super) options: ProxyOptions,
+    /// What was given and has no effect.
+    pub(super) warnings: Vec<String>,
 }
 
 impl Args {
-    /// Checks and sorts what was given.
-    pub fn options(self) -> anyhow::Result<ProxyOptions> {
-        let detect_local = match self.detect_local_mode.as_str() {
-            "ClusterCIDR" => DetectLocal::ClusterCidr(self.cluster_cidr),
-            "NodeCIDR" => DetectLocal::NodeCidr,
-            "BridgeInterface" if self.pod_bridge_interface.is_empty() => {
-                bail!("--detect-local-mode BridgeInterface needs --pod-bridge-interface")
+    /// Checks and sorts what was given, and reads the file.
+    pub(super) fn choose(self) -> anyhow::Result<Chosen> {
+        let mut warnings = Vec::new();
+        let (config, file) = match &self.config {
+            None => (self.given.config().map_err(|words| anyhow!(words))?, None),
+            Some(path) => {
+                let (file, mut config, told) = file::load(path)?;
+                warnings.extend(told);
+                let ignored = self
+                    .given
+                    .over(&mut config)
+                    .map_err(|words| anyhow!(words))?;
+                let ignored = ignored
+                    .iter()
+                    .map(|name| format!("--{name} has no effect beside --config"));
+                warnings.extend(ignored);
+                (config, Some(file))
             }
-            "BridgeInterface" => DetectLocal::BridgeInterface(self.pod_bridge_interface),
-            "InterfaceNamePrefix" if self.pod_interface_name_prefix.is_empty() => {
-                bail!("--detect-local-mode InterfaceNamePrefix needs --pod-interface-name-prefix")
-            }
-            "InterfaceNamePrefix" => {
-                DetectLocal::InterfaceNamePrefix(self.pod_interface_name_prefix)
-            }
-            other => bail!(
-                "--detect-local-mode {other} is none of ClusterCIDR, NodeCIDR, BridgeInterface, InterfaceNamePrefix"
-            ),
         };
-        let name = match self.hostname_override {
-            Some(name) if !name.is_empty() => name,
-            _ => nix::unistd::gethostname()?.to_string_lossy().into_owned(),
+        let dead = self.given.dead();
+        warnings.extend(dead.iter().map(|name| format!("--{name} has no effect")));
+        warnings.extend(config::notes(&config, &config.mode));
+        let task = match (self.write_config_to, self.cleanup, self.init_only) {
+            (Some(path), ..) => Task::WriteConfig(path),
+            (None, true, _) => Task::Cleanup,
+            (None, false, true) => Task::InitOnly,
+            (None, false, false) => Task::Serve(file),
         };
-        // Names of Nodes are in small letters; what differs would make every endpoint one of another node (kube-proxy).
-        let name = name.trim().to_lowercase();
-        if name.is_empty() {
-            bail!(
-                "the name of this node is empty: --hostname-override takes the name of its Node object"
-            );
-        }
-        Ok(ProxyOptions {
-            kubeconfig: self.kubeconfig,
-            node: NodeOptions {
-                name,
-                detect_local,
-                node_port_addresses: node_port_addresses(&self.nodeport_addresses)?,
-                masquerade_all: self.masquerade_all,
-                service_cidrs: self.service_cidr,
-            },
-            mode: watch::channel(self.proxy_mode).1,
-            pace: Pace {
-                min: self.nftables_min_sync_period,
-                max: self.nftables_sync_period,
-                ..Pace::default()
-            },
-            healthz: address(&self.healthz_bind_address)?,
-            metrics: address(&self.metrics_bind_address)?,
+        let kubeconfig = &config.client_connection.kubeconfig;
+        let options = ProxyOptions {
+            kubeconfig: (!kubeconfig.is_empty()).then(|| kubeconfig.into()),
+            master: self.master.filter(|master| !master.is_empty()),
+            node: node(&config, self.service_cidr)?,
+            mode: watch::channel(mode(&config)?).1,
+            pace: pace(&config),
             reset_gone_connections: self.reset_gone_connections,
             count_connections: self.count_connections,
             health: self.health.config()?,
+            config,
+        };
+        Ok(Chosen {
+            task,
+            options,
+            warnings,
         })
     }
 }
 
+/// Which of the modes that this version has.
+fn mode(config: &Config) -> anyhow::Result<Mode> {
+    let wanted = config.mode.as_str();
+    Mode::from_str(wanted, false).map_err(|_| {
+        let names: Vec<&str> = Mode::value_variants()
+            .iter()
+            .map(|mode| mode.name())
+            .collect();
+        anyhow!(
+            "--proxy-mode {wanted} (mode) is none of this version, which has {}",
+            names.join(", ")
+        )
+    })
+}
+
+/// Whether a mode takes what it needs from kube-proxy's section for iptables; so does ipvs there.
+fn is_iptables(config: &Config) -> bool {
+    matches!(config.mode.as_str(), "iptables" | "ipvs")
+}
+
+fn node(config: &Config, service_cidrs: Vec<IpNet>) -> anyhow::Result<NodeOptions> {
+    let primary = Some(config.bind_address).filter(|address| !address.is_unspecified());
+    Ok(NodeOptions {
+        name: name(&config.hostname_override)?,
+        primary_address: primary,
+        detect_local: detect_local(config)?,
+        node_port_addresses: match config.node_port_addresses.is_empty() && is_iptables(config) {
+            // These modes of kube-proxy have always answered everywhere.
+            true => NodePortAddresses::within(everywhere().into()),
+            false => node_port_addresses(&config.node_port_addresses)?,
+        },
+        masquerade_all: match is_iptables(config) {
+            true => config.iptables.masquerade_all,
+            false => config.nftables.masquerade_all,
+        },
+        service_cidrs,
+    })
+}
+
+fn pace(config: &Config) -> Pace {
+    let (min, max) = match config.mode.as_str() {
+        "iptables" => (config.iptables.min_sync_period, config.iptables.sync_period),
+        "ipvs" => (config.ipvs.min_sync_period, config.ipvs.sync_period),
+        _ => (config.nftables.min_sync_period, config.nftables.sync_period),
+    };
+    Pace {
+        min,
+        max,
+        ..Pace::default()
+    }
+}
+
+/// The name of our Node object: what was given, what the pod's template gives, or the host's name.
+fn name(given: &str) -> anyhow::Result<String> {
+    let name = match given.is_empty() {
+        false => given.into(),
+        true => match std::env::var("NODE_NAME") {
+            Ok(name) if !name.is_empty() => name,
+            _ => nix::unistd::gethostname()?.to_string_lossy().into_owned(),
+        },
+    };
+    // Names of Nodes are in small letters; what differs would make every endpoint one of another node (kube-proxy).
+    let name = name.trim().to_lowercase();
+    if name.is_empty() {
+        bail!(
+            "the name of this node is empty: --hostname-override takes the name of its Node object"
+        );
+    }
+    Ok(name)
+}
+
+fn detect_local(config: &Config) -> anyhow::Result<DetectLocal> {
+    let local = &config.detect_local;
+    Ok(match config.detect_local_mode.as_str() {
+        "ClusterCIDR" => DetectLocal::ClusterCidr(config.cluster_cidr.clone()),
+        "NodeCIDR" => DetectLocal::NodeCidr,
+        "BridgeInterface" if local.bridge_interface.is_empty() => bail!(
+            "--detect-local-mode BridgeInterface needs --pod-bridge-interface (detectLocal.bridgeInterface)"
+        ),
+        "BridgeInterface" => DetectLocal::BridgeInterface(local.bridge_interface.clone()),
+        "InterfaceNamePrefix" if local.interface_name_prefix.is_empty() => bail!(
+            "--detect-local-mode InterfaceNamePrefix needs --pod-interface-name-prefix (detectLocal.interfaceNamePrefix)"
+        ),
+        "InterfaceNamePrefix" => {
+            DetectLocal::InterfaceNamePrefix(local.interface_name_prefix.clone())
+        }
+        other => bail!(
+            "--detect-local-mode {other} is none of ClusterCIDR, NodeCIDR, BridgeInterface, InterfaceNamePrefix"
+        ),
+    })
+}
+
 fn node_port_addresses(texts: &[String]) -> anyhow::Result<NodePortAddresses> {
     let mut chosen = NodePortAddresses::within(Vec::new());
-    for text in texts.iter().map(|text| text.trim()) {
-        match text {
-            "" => {}
+    for text in texts {
+        match text.as_str() {
             "primary" => chosen.primary = true,
             "all" => chosen.ranges.extend(everywhere()),
             "localhost" => chosen.ranges.extend(localhost()),
@@ -169,39 +255,10 @@ pub(super) fn warn_of_localhost(wanted: &NodePortAddresses) {
     }
 }
 
-fn address(text: &str) -> anyhow::Result<Option<SocketAddr>> {
-    if text.is_empty() {
-        return Ok(None);
-    }
-    text.parse()
-        .map(Some)
-        .with_context(|| format!("{text} is no address with a port"))
-}
-
-/// Go's durations: `30s`, `10ms`, `1m30s`.
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
-    const UNITS: [(&str, f64); 4] = [("ms", 0.001), ("s", 1.0), ("m", 60.0), ("h", 3600.0)];
-    let wrong = || format!("{text} is no duration such as 30s or 10ms");
-    let mut rest = text;
-    let mut seconds = 0.0;
-    while !rest.is_empty() {
-        let digits = rest
-            .find(|c: char| !c.is_ascii_digit() && c != '.')
-            .ok_or_else(wrong)?;
-        let number: f64 = rest[..digits].parse().map_err(|_| wrong())?;
-        rest = &rest[digits..];
-        let (unit, factor) = UNITS
-            .iter()
-            .find(|(unit, _)| rest.starts_with(unit))
-            .ok_or_else(wrong)?;
-        seconds += number * factor;
-        rest = &rest[unit.len()..];
-    }
-    Duration::try_from_secs_f64(seconds).map_err(|_| wrong())
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use clap::Parser;
 
     use super::*;
@@ -216,7 +273,7 @@ mod tests {
         let words = ["proxy", "--node-name", "n1"]
             .into_iter()
             .chain(line.split_whitespace());
-        Line::try_parse_from(words)?.args.options()
+        Ok(Line::try_parse_from(words)?.args.choose()?.options)
     }
 
     #[test]
@@ -228,7 +285,10 @@ mod tests {
             matches!(given.node.detect_local, DetectLocal::ClusterCidr(ref cidrs) if cidrs.len() == 2)
         );
         assert_eq!(
-            (given.healthz, given.metrics),
+            (
+                given.config.healthz_bind_address,
+                given.config.metrics_bind_address
+            ),
             (None, "127.0.0.1:10249".parse().ok())
         );
         let within = options("--nodeport-addresses 192.168.0.0/24")
@@ -285,23 +345,31 @@ mod tests {
     #[test]
     fn the_node_is_named_as_nodes_are() {
         let words = ["proxy", "--hostname-override", " N1.Example.com"];
-        let given = Line::try_parse_from(words).unwrap().args.options().unwrap();
+        let given = Line::try_parse_from(words)
+            .unwrap()
+            .args
+            .choose()
+            .unwrap()
+            .options;
         assert_eq!(given.node.name, "n1.example.com");
         let words = ["proxy", "--hostname-override", " "];
-        let error = Line::try_parse_from(words).unwrap().args.options().err();
+        let error = Line::try_parse_from(words).unwrap().args.choose().err();
         assert!(error.unwrap().to_string().contains("is empty"));
     }
 
     #[test]
     fn what_cannot_be_is_said() {
         for (line, words) in [
-            ("--proxy-mode magic", "possible values: nftables"),
+            (
+                "--proxy-mode magic",
+                "none of this version, which has nftables, iptables",
+            ),
             (
                 "--detect-local-mode BridgeInterface",
                 "--pod-bridge-interface",
             ),
             ("--detect-local-mode X", "is none of"),
-            ("--nodeport-addresses x", "none of `primary`"),
+            ("--nodeport-addresses x", "none of primary"),
             ("--sync-period 5", "is no duration"),
         ] {
             let error = options(line)

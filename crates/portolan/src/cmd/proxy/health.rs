@@ -1,4 +1,5 @@
-//! The HTTP side: /healthz, /livez, /metrics, /counters, /ejected, /proxyMode.
+//! The HTTP side: /healthz and /livez for load balancers; these, /metrics, /counters, /ejected, /proxyMode and the pages
+//! of [`super::pages`] for operators.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -42,12 +43,33 @@ pub(super) enum For {
     Operators,
 }
 
-/// Answers for ever.
-pub(super) async fn serve(
-    listener: TcpListener,
+/// When an address that could not be had is tried again, as kube-proxy does.
+pub(super) const BIND_RETRY: Duration = Duration::from_secs(5);
+
+/// Serves at an address, as soon as it can be had; with `hard_fail` that is now or never.
+pub(super) async fn serve_at(
+    address: SocketAddr,
     whom: For,
     telemetry: Arc<Telemetry>,
+    hard_fail: bool,
+    retry: Duration,
 ) -> anyhow::Result<()> {
+    loop {
+        match listen(address).await {
+            Ok(listener) => return serve(listener, whom, telemetry).await,
+            Err(error) if hard_fail => {
+                let words = format!("cannot listen at {address} (--bind-address-hard-fail)");
+                return Err(anyhow::Error::new(error).context(words));
+            }
+            // The data plane matters more than who watches it.
+            Err(error) => tracing::error!(%address, %error, ?whom, "cannot listen, trying again"),
+        }
+        tokio::time::sleep(retry).await;
+    }
+}
+
+/// Answers for ever.
+async fn serve(listener: TcpListener, whom: For, telemetry: Arc<Telemetry>) -> anyhow::Result<()> {
     let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     accept(listener, room, move |path| answer(path, whom, &telemetry)).await
 }
@@ -117,8 +139,19 @@ fn answer(path: &str, whom: For, telemetry: &Telemetry) -> Response<Full<Bytes>>
             "text/plain; charset=utf-8",
             telemetry.mode().name().into(),
         ),
+        "/configz" => reply(
+            StatusCode::OK,
+            "application/json",
+            telemetry.pages.configz(),
+        ),
+        "/statusz" => text(telemetry.pages.statusz(telemetry.mode().name())),
+        "/flagz" => text(telemetry.pages.flagz()),
         _ => nothing(),
     }
+}
+
+fn text(body: String) -> Response<Full<Bytes>> {
+    reply(StatusCode::OK, "text/plain; charset=utf-8", body)
 }
 
 fn nothing() -> Response<Full<Bytes>> {

@@ -6,9 +6,11 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use portolan_k8s::Timestamp;
 use portolan_model::reset::Look;
 use portolan_model::sync::Outcome;
+use portolan_model::{Action, FrontendKind, Snapshot, TrafficPolicy, decide};
 use portolan_reflect::Reflection;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
@@ -19,6 +21,8 @@ use super::delays::Delays;
 use super::ejection::report::Measures;
 use super::health::Asked;
 use super::mode::Mode;
+use super::pages::Pages;
+use super::process::Process;
 
 /// Metrics and health of one proxy.
 #[derive(Debug)]
@@ -44,6 +48,13 @@ pub(super) struct Telemetry {
     pub(super) ejection: Measures,
     /// How often health was asked for.
     pub(super) asked: Asked,
+    /// What this process is and was told.
+    pub(super) pages: Pages,
+    process: Process,
+    /// When the newest change came.
+    queued: Gauge<f64, std::sync::atomic::AtomicU64>,
+    /// Service ports whose policy drops what comes to this node, by policy.
+    without_local: Family<[(&'static str, &'static str); 1], Gauge>,
     state: Mutex<State>,
     /// A change that waits for longer than this makes the proxy unhealthy.
     patience: Duration,
@@ -95,6 +106,10 @@ impl Telemetry {
             tally: None,
             ejection: Measures::register(&mut registry),
             asked: Asked::register(&mut registry),
+            pages: Pages::default(),
+            process: Process::register(&mut registry),
+            queued: Gauge::default(),
+            without_local: Family::default(),
             state: Mutex::default(),
             patience: sync_period * 2,
             registry: Registry::default(),
@@ -149,6 +164,16 @@ impl Telemetry {
             t.last_sync.clone(),
         );
         registry.register(
+            "kubeproxy_sync_proxy_rules_last_queued_timestamp_seconds",
+            "When the newest change came that has to be programmed",
+            t.queued.clone(),
+        );
+        registry.register(
+            "kubeproxy_sync_proxy_rules_no_local_endpoints_total",
+            "Service ports with policy Local that have endpoints, and none on this node",
+            t.without_local.clone(),
+        );
+        registry.register(
             "kubeproxy_sync_proxy_rules_nftables_sync_failures",
             "Steps of the sync loop that failed",
             t.failures.clone(),
@@ -198,6 +223,7 @@ impl Telemetry {
 
     /// A new Snapshot is to be programmed.
     pub(super) fn wanted(&self, reflection: Reflection) {
+        self.queued.set(seconds(SystemTime::now()));
         let mut state = self.lock();
         state.waiting.get_or_insert_with(Instant::now);
         state.triggered = [state.triggered, reflection.triggered]
@@ -224,11 +250,7 @@ impl Telemetry {
         }
         let now = SystemTime::now();
         self.duration.observe(took.as_secs_f64());
-        self.last_sync.set(
-            now.duration_since(UNIX_EPOCH)
-                .unwrap_or_default()
-                .as_secs_f64(),
-        );
+        self.last_sync.set(seconds(now));
         let mut state = self.lock();
         state.waiting = None;
         // The first step programs everything that was listed: that is no change.
@@ -303,8 +325,13 @@ impl Telemetry {
             let lost = ports().filter(|port| !port.lost.is_empty()).count();
             let written: usize = reflection.problems.iter().count();
             self.problems.set(count(written + lost));
+            for (policy, ports) in without_local(&reflection.snapshot) {
+                let label = [("traffic_policy", policy)];
+                self.without_local.get_or_create(&label).set(count(ports));
+            }
         }
         self.delays.tell();
+        self.process.tell();
         let mut text = String::new();
         let encoded = encode(&mut text, &self.registry);
         drop(published);
@@ -317,4 +344,30 @@ impl Telemetry {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn seconds(at: SystemTime) -> f64 {
+    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    since.as_secs_f64()
+}
+
+/// How many Service ports drop new flows because their endpoints are on other nodes, by the policy that says so.
+fn without_local(snapshot: &Snapshot) -> [(&'static str, usize); 2] {
+    let (mut internal, mut external) = (0, 0);
+    for port in snapshot.ports() {
+        let policies = [port.internal_policy, port.external_policy];
+        if !policies.contains(&TrafficPolicy::Local) {
+            continue;
+        }
+        let treatments = decide(snapshot.node(), port);
+        let dropped = |inside: bool| {
+            let mut of_policy = treatments
+                .iter()
+                .filter(|t| (t.kind == FrontendKind::ClusterIp) == inside);
+            of_policy.any(|treatment| treatment.outside == Action::Drop)
+        };
+        internal += usize::from(dropped(true));
+        external += usize::from(dropped(false));
+    }
+    [("internal", internal), ("external", external)]
 }

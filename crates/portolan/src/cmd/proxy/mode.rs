@@ -9,6 +9,7 @@ use portolan_model::sync::Pace;
 use tokio::runtime::Handle;
 use tokio::task::{JoinHandle, spawn_blocking};
 
+use super::Config;
 use super::sync::Loop;
 
 /// One way to make verdicts come true.
@@ -39,6 +40,7 @@ impl Mode {
         self,
         loop_: Loop,
         pace: Pace,
+        config: &Config,
     ) -> Result<JoinHandle<anyhow::Result<()>>, ApplyError> {
         let runtime = Handle::current();
         Ok(match self {
@@ -49,7 +51,11 @@ impl Mode {
             Mode::Iptables => {
                 let target = IptablesTarget::open(Variant::detect()?)?;
                 tracing::info!(variant = target.variant().name(), "iptables");
-                spawn_blocking(move || loop_.run(Iptables::DEFAULT, target, pace, &runtime))
+                let backend = Iptables {
+                    mark: 1 << config.iptables.masquerade_bit,
+                    drop_invalid: !config.conntrack.tcp_be_liberal,
+                };
+                spawn_blocking(move || loop_.run(backend, target, pace, &runtime))
             }
         })
     }
@@ -60,6 +66,12 @@ impl Mode {
             Mode::Nftables => NftTarget::open()?.remove(),
             Mode::Iptables => portolan_kernel::iptables::clean_up(),
         }
+    }
+
+    /// Takes away what any mode has in the kernel, and says which could not (`--cleanup`).
+    pub(super) fn clean_up_all() -> Vec<(Mode, ApplyError)> {
+        let failed = |mode: Mode| mode.clean_up().err().map(|error| (mode, error));
+        Mode::ALL.into_iter().filter_map(failed).collect()
     }
 
     /// Takes away what other modes have left. Connections that they have led to endpoints live on in conntrack.

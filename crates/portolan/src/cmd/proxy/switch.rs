@@ -11,6 +11,7 @@ use portolan_reflect::{Problems, Reflection};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
+use super::Config;
 use super::flows::Flows;
 use super::metrics::Telemetry;
 use super::mode::Mode;
@@ -28,6 +29,8 @@ pub(super) struct Parts {
     pub(super) problems: mpsc::Sender<Vec<Problem>>,
     pub(super) telemetry: Arc<Telemetry>,
     pub(super) pace: Pace,
+    /// What is chosen of single modes.
+    pub(super) config: Config,
 }
 
 /// A data plane with its sync loop.
@@ -88,7 +91,7 @@ impl Parts {
             stopped,
             stands: stands_in,
         };
-        let task = mode.spawn(loop_, self.pace)?;
+        let task = mode.spawn(loop_, self.pace, &self.config)?;
         Ok(Running {
             mode,
             stop,

@@ -92,14 +92,54 @@ fn what_has_been_programmed_is_told_for_each_family() {
 #[test]
 fn load_balancers_learn_nothing_else() {
     let telemetry = Telemetry::new(Duration::ZERO);
-    for path in ["/metrics", "/proxyMode", "/counters", "/"] {
+    let pages = ["/configz", "/statusz", "/flagz"];
+    for path in ["/metrics", "/proxyMode", "/counters", "/"]
+        .into_iter()
+        .chain(pages)
+    {
         assert_eq!(told(path, For::LoadBalancers, &telemetry).0, 404, "{path}");
     }
-    for path in ["/metrics", "/proxyMode", "/healthz", "/livez"] {
+    for path in ["/metrics", "/proxyMode", "/healthz", "/livez"]
+        .into_iter()
+        .chain(pages)
+    {
         assert_eq!(told(path, For::Operators, &telemetry).0, 200, "{path}");
     }
     let (status, words) = told("/counters", For::Operators, &telemetry);
     assert_eq!(status, 404);
     assert!(words.contains("--count-connections"), "{words}");
     assert_eq!(told("/nothing", For::Operators, &telemetry).0, 404);
+}
+
+#[tokio::test]
+async fn an_address_that_is_taken_is_tried_again_or_ends_the_proxy() {
+    let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = taken.local_addr().unwrap();
+    let telemetry = Arc::new(Telemetry::new(Duration::from_secs(3600)));
+    let serve = |hard_fail| {
+        let telemetry = Arc::clone(&telemetry);
+        let retry = Duration::from_millis(1);
+        serve_at(address, For::LoadBalancers, telemetry, hard_fail, retry)
+    };
+    let words = serve(true).await.unwrap_err().to_string();
+    assert!(words.contains("--bind-address-hard-fail"), "{words}");
+    let mut task = JoinSet::new();
+    task.spawn(serve(false));
+    // Whoever is first in the queue of the old listener is not answered; the new one answers.
+    drop(taken);
+    let asked = async {
+        loop {
+            if let Ok(mut stream) = tokio::net::TcpStream::connect(address).await {
+                use tokio::io::{AsyncReadExt, AsyncWriteExt};
+                let request = b"GET /livez HTTP/1.1\r\nHost: n1\r\nConnection: close\r\n\r\n";
+                stream.write_all(request).await.unwrap();
+                let mut answer = String::new();
+                stream.read_to_string(&mut answer).await.unwrap();
+                return answer;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let answer = tokio::time::timeout(Duration::from_secs(30), asked).await;
+    assert!(answer.unwrap().starts_with("HTTP/1.1 200"));
 }
