@@ -14,6 +14,8 @@ need() {
 }
 
 need gcc gcc
+# Compiles ebpf/ for the kernel.
+need clang clang
 need make make
 need curl curl
 need jq jq

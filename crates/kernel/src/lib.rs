@@ -4,8 +4,10 @@
 //! This is the only crate with `unsafe`; each use says why it is sound.
 //! Nothing here decides anything about Services.
 
+pub mod cgroup;
 pub mod command;
 pub mod conntrack;
+pub mod ebpf;
 pub mod error;
 pub mod fdpass;
 pub mod inherit;
@@ -26,6 +28,7 @@ pub mod sysctl;
 pub mod topology;
 
 pub use conntrack::Conntrack;
+pub use ebpf::EbpfTarget;
 pub use error::{Error, Result};
 pub use iptables::IptablesTarget;
 pub use link::Links;

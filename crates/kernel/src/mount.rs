@@ -68,6 +68,13 @@ pub fn tmpfs(target: &Path) -> Result<()> {
     .map_err(|e| Error::file("mount tmpfs on", target, e))
 }
 
+/// Mounts a bpffs of its own: what is pinned there goes with it.
+pub fn bpffs(target: &Path) -> Result<()> {
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    mount(Some("bpf"), target, Some("bpf"), flags, NONE)
+        .map_err(|e| Error::file("mount bpffs on", target, e))
+}
+
 /// Takes away the topmost mount at `target`, also when it is in use.
 pub fn unmount(target: &Path) -> Result<()> {
     umount2(target, MntFlags::MNT_DETACH).map_err(|e| Error::file("unmount", target, e))

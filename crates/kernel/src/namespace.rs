@@ -27,6 +27,13 @@ pub fn is_privileged() -> bool {
     }
 }
 
+/// Whether the caller is privileged in the machine's own user namespace: in others the kernel loads no programs at
+/// cgroups, whatever one's privileges there.
+pub fn is_first_user() -> bool {
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    is_privileged() && map.split_whitespace().eq(["0", "0", "4294967295"])
+}
+
 /// Moves the calling process into new namespaces of the given kinds. Without privileges it makes a user
 /// namespace around them, in which the caller's own user is root and is the only user.
 /// Must be called while the process has one thread. A new PID namespace begins with the next child.

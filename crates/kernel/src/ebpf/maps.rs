@@ -1,0 +1,159 @@
+//! The maps that programs and agent share. Keys and values are bytes, as `portolan_dataplane::ebpf` writes them.
+
+use aya::Pod;
+use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
+use portolan_dataplane::ebpf::{
+    ENDPOINT_KEY_LEN, ENDPOINT_LEN, NODE_PORT_IP_LEN, Op, Readback, SERVICE_KEY_LEN, SERVICE_LEN,
+    endpoint_key_of, endpoint_of, ip_of, service_key_of, service_of,
+};
+use portolan_model::ApplyError;
+
+use super::pins::Pins;
+use super::refused;
+
+/// Frontends. The table of the map takes 16 bytes of kernel memory for each, the rest comes with the entries.
+const SERVICES_MAX: u32 = 262_144;
+
+/// Slots of all lists together: two for each frontend, and most frontends share theirs. As before, the table takes 16
+/// bytes for each.
+const ENDPOINTS_MAX: u32 = 524_288;
+
+/// Addresses of one node at which NodePorts answer: a node with more has another problem.
+const NODE_PORT_IPS_MAX: u32 = 1024;
+
+/// Sockets whose getpeername(2) can be answered with the Service. When there are more, those that were connected first
+/// get the endpoint as an answer. They take about 120 bytes each, from the start.
+const PEERS_MAX: u32 = 32_768;
+
+/// Every map that has a limit, for the loader.
+pub(super) const LIMITS: [(&str, u32); 4] = [
+    ("services", SERVICES_MAX),
+    ("endpoints", ENDPOINTS_MAX),
+    ("node_port_ips", NODE_PORT_IPS_MAX),
+    ("peers", PEERS_MAX),
+];
+
+/// How often programs did what: `enum outcome` of ebpf/decide.h.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Outcomes {
+    /// Sockets that were connected to an endpoint.
+    pub connected: u64,
+    /// Sockets that connect to something that is none of ours.
+    pub no_service: u64,
+    /// Sockets that connect to a Service, and that were left to the rules for who they are.
+    pub not_for_us: u64,
+    /// Sockets that were left to the rules because a list was just being replaced.
+    pub no_slot: u64,
+}
+
+/// The maps of the programs, open.
+pub(super) struct Maps {
+    services: HashMap<MapData, [u8; SERVICE_KEY_LEN], [u8; SERVICE_LEN]>,
+    endpoints: HashMap<MapData, [u8; ENDPOINT_KEY_LEN], [u8; ENDPOINT_LEN]>,
+    node_port_ips: HashMap<MapData, [u8; NODE_PORT_IP_LEN], u8>,
+    node: Array<MapData, u64>,
+    outcomes: PerCpuArray<MapData, u64>,
+}
+
+impl Maps {
+    /// Those that are pinned.
+    pub(super) fn open(pins: &Pins) -> Result<Self, ApplyError> {
+        let open = |name: &str| {
+            let path = pins.path(name);
+            let map = MapData::from_pin(&path);
+            map.map_err(|error| refused(format!("open the map {}", path.display()), &error))
+        };
+        let shaped = |error| refused("open the maps of the socket programs", &error);
+        Ok(Maps {
+            services: hash(open("services")?)?,
+            endpoints: hash(open("endpoints")?)?,
+            node_port_ips: hash(open("node_port_ips")?)?,
+            node: Array::try_from(Map::Array(open("node")?)).map_err(shaped)?,
+            outcomes: PerCpuArray::try_from(Map::PerCpuArray(open("outcomes")?)).map_err(shaped)?,
+        })
+    }
+
+    /// The network namespace whose sockets are the host's.
+    pub(super) fn set_node(&mut self, cookie: u64) -> Result<(), ApplyError> {
+        let set = self.node.set(0, cookie, 0);
+        set.map_err(|error| refused("tell the programs which namespace is the node's", &error))
+    }
+
+    pub(super) fn outcomes(&self) -> Result<Outcomes, ApplyError> {
+        let count = |index: u32| {
+            let all = self.outcomes.get(&index, 0);
+            let all = all.map_err(|error| refused("read how often programs did what", &error))?;
+            Ok(all.iter().sum())
+        };
+        Ok(Outcomes {
+            connected: count(0)?,
+            no_service: count(1)?,
+            not_for_us: count(2)?,
+            no_slot: count(3)?,
+        })
+    }
+
+    pub(super) fn apply(&mut self, op: &Op) -> Result<(), ApplyError> {
+        let done = match op {
+            Op::Reset => self.reset(),
+            Op::PutEndpoint(list, slot, to) => {
+                let key = endpoint_key_of(*list, *slot);
+                self.endpoints.insert(key, endpoint_of(*to), 0)
+            }
+            Op::PutNodePortIp(ip) => self.node_port_ips.insert(ip_of(*ip), 1, 0),
+            Op::PutService(frontend, entry) => {
+                let key = service_key_of(*frontend);
+                self.services.insert(key, service_of(entry), 0)
+            }
+            Op::RemoveService(frontend) => {
+                removed(self.services.remove(&service_key_of(*frontend)))
+            }
+            Op::RemoveNodePortIp(ip) => removed(self.node_port_ips.remove(&ip_of(*ip))),
+            Op::RemoveEndpoint(list, slot) => {
+                removed(self.endpoints.remove(&endpoint_key_of(*list, *slot)))
+            }
+        };
+        done.map_err(|error| refused(format!("eBPF map: {op:?}"), &error))
+    }
+
+    /// Sockets that connect from now on meet the rules.
+    fn reset(&mut self) -> Result<(), MapError> {
+        clear(&mut self.services)?;
+        clear(&mut self.endpoints)?;
+        clear(&mut self.node_port_ips)
+    }
+
+    pub(super) fn read(&self) -> Result<Readback, ApplyError> {
+        let read = || -> Result<Readback, MapError> {
+            Ok(Readback {
+                services: self.services.iter().collect::<Result<_, _>>()?,
+                endpoints: self.endpoints.iter().collect::<Result<_, _>>()?,
+                node_port_ips: self.node_port_ips.keys().collect::<Result<_, _>>()?,
+            })
+        };
+        read().map_err(|error| refused("read the maps of the socket programs", &error))
+    }
+}
+
+fn hash<K: Pod, V: Pod>(data: MapData) -> Result<HashMap<MapData, K, V>, ApplyError> {
+    let shaped = |error| refused("open the maps of the socket programs", &error);
+    HashMap::try_from(Map::HashMap(data)).map_err(shaped)
+}
+
+fn clear<K: Pod, V: Pod>(map: &mut HashMap<MapData, K, V>) -> Result<(), MapError> {
+    let keys: Vec<K> = map.keys().collect::<Result<_, _>>()?;
+    keys.iter().try_for_each(|key| removed(map.remove(key)))
+}
+
+/// What is not there need not be removed.
+fn removed(done: Result<(), MapError>) -> Result<(), MapError> {
+    match done {
+        Err(MapError::KeyNotFound) => Ok(()),
+        Err(MapError::SyscallError(error))
+            if error.io_error.raw_os_error() == Some(libc::ENOENT) =>
+        {
+            Ok(())
+        }
+        done => done,
+    }
+}

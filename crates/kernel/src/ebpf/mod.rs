@@ -1,0 +1,134 @@
+//! The eBPF target: programs at the sockets of a node, above the rules of nftables mode.
+//!
+//! ```text
+//!   bpffs  PINS/NAMESPACE/PROGRAMS-CGROUP/  services endpoints node_port_ips …   maps
+//!                                           connect4_link connect6_link …       programs that stand at the cgroup
+//!   Ops ──rules──▶ NftTarget, then ──sockets──▶ maps, one element after the other
+//! ```
+//!
+//! What is pinned lives on without us, so an agent that dies changes nothing. The directory is named by a hash of the
+//! programs and by the cgroup: a newer agent with other programs makes a directory of its own, and takes the old one
+//! away when its programs stand. Between the two, sockets that connect meet the rules, which stand all the time.
+
+mod maps;
+mod pins;
+mod programs;
+
+use std::path::PathBuf;
+
+use portolan_dataplane::ebpf::{Ebpf, Ops, State, adopt};
+use portolan_model::{ApplyError, Target};
+
+use crate::nft::NftTarget;
+use maps::Maps;
+pub use maps::Outcomes;
+use pins::Pins;
+
+/// Where the programs of one node are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Location {
+    /// A directory of the cgroup2 hierarchy: sockets that are made by processes in it, or below it, are ours.
+    pub cgroup: PathBuf,
+    /// A directory of a bpffs that is ours alone, with one for each network namespace that is a node.
+    pub pins: PathBuf,
+}
+
+impl Default for Location {
+    /// All processes of the machine.
+    fn default() -> Self {
+        Location {
+            cgroup: pins::cgroup_root(),
+            pins: "/sys/fs/bpf/portolan".into(),
+        }
+    }
+}
+
+/// The programs and the rules of one network namespace.
+pub struct EbpfTarget {
+    location: Location,
+    rules: NftTarget,
+    pins: Pins,
+    maps: Maps,
+}
+
+impl EbpfTarget {
+    /// For the network namespace that the calling thread is in, which counts as the node's. Finds the programs of a
+    /// former process, or loads them. Needs CAP_NET_ADMIN and CAP_BPF.
+    pub fn open(location: &Location) -> Result<Self, ApplyError> {
+        let rules = NftTarget::open()?;
+        let (pins, maps) = stand(location)?;
+        Ok(EbpfTarget {
+            location: location.clone(),
+            rules,
+            pins,
+            maps,
+        })
+    }
+
+    /// What the programs have done so far.
+    pub fn outcomes(&self) -> Result<Outcomes, ApplyError> {
+        self.maps.outcomes()
+    }
+
+    /// Takes away all programs and maps of the network namespace that the calling thread is in; nothing happens if
+    /// there are none. The rules of nftables mode stay, and so do connections.
+    pub fn remove(location: &Location) -> Result<(), ApplyError> {
+        pins::remove_all(&location.pins)
+    }
+}
+
+fn stand(location: &Location) -> Result<(Pins, Maps), ApplyError> {
+    let pins = Pins::at(location, programs::digest())?;
+    if !pins.are_whole() {
+        pins.remove()?;
+        programs::load(&pins, &location.cgroup)?;
+    }
+    let mut maps = Maps::open(&pins)?;
+    maps.set_node(pins::netns_cookie()?)?;
+    pins.remove_others()?;
+    Ok((pins, maps))
+}
+
+impl Target<Ebpf> for EbpfTarget {
+    fn apply(&mut self, ops: &Ops) -> Result<(), ApplyError> {
+        self.rules.apply(&ops.rules)?;
+        for op in &ops.sockets {
+            self.maps.apply(op)?;
+        }
+        Ok(())
+    }
+
+    /// Programs that somebody has taken away are loaded anew, and their maps are empty.
+    fn read(&mut self) -> Result<Option<State>, ApplyError> {
+        if !self.pins.are_whole() {
+            (self.pins, self.maps) = stand(&self.location)?;
+        }
+        let Some(rules) = self.rules.read()? else {
+            return Ok(None);
+        };
+        let sockets = adopt(&self.maps.read()?);
+        Ok(sockets.map(|sockets| State { rules, sockets }))
+    }
+
+    /// Nobody writes to our maps but us.
+    fn unchanged(&mut self) -> Result<bool, ApplyError> {
+        Ok(self.pins.are_whole() && self.rules.unchanged()?)
+    }
+}
+
+/// An error of aya or of the C library, in the kernel's words where it has some.
+fn refused(doing: impl Into<String>, error: &dyn std::error::Error) -> ApplyError {
+    let mut words = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let more = error.to_string();
+        if !words.contains(&more) {
+            words = format!("{words}: {more}");
+        }
+        source = error.source();
+    }
+    ApplyError {
+        doing: doing.into(),
+        words,
+    }
+}

@@ -1,0 +1,207 @@
+//! The directory in which programs and maps are pinned, and what it depends on: a bpffs, a cgroup, the namespace.
+#![allow(unsafe_code)]
+
+use std::fs;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use nix::sys::statfs::{FsType, statfs};
+use portolan_model::ApplyError;
+use socket2::{Domain, Socket, Type};
+
+use super::{Location, refused};
+
+/// Every map, by its name in ebpf/sockets.c.
+pub(super) const MAPS: [&str; 6] = [
+    "services",
+    "endpoints",
+    "node_port_ips",
+    "node",
+    "outcomes",
+    "peers",
+];
+
+/// Every program, by its name in ebpf/sockets.c.
+pub(super) const PROGRAMS: [&str; 4] = ["connect4", "connect6", "getpeername4", "getpeername6"];
+
+/// linux/magic.h.
+const BPF_FS: FsType = FsType(0xcafe_4a11);
+const CGROUP2_FS: FsType = FsType(0x6367_7270);
+
+/// SO_NETNS_COOKIE of asm-generic/socket.h, which libc names for some targets only.
+const SO_NETNS_COOKIE: libc::c_int = 71;
+
+/// The directory of these programs at this cgroup: `PINS/NAMESPACE/PROGRAMS-CGROUP/`. What belongs to another network
+/// namespace is another node's.
+pub(super) struct Pins {
+    all: PathBuf,
+    own: PathBuf,
+}
+
+impl Pins {
+    /// Checks that it can be there.
+    pub(super) fn at(location: &Location, digest: u64) -> Result<Self, ApplyError> {
+        let Location { cgroup, pins } = location;
+        let meta = fs::metadata(cgroup).map_err(|error| at("find the cgroup", cgroup, &error))?;
+        expect(
+            cgroup,
+            CGROUP2_FS,
+            "a directory of cgroup2 (mount -t cgroup2 none DIRECTORY)",
+        )?;
+        let all = of_namespace(pins)?;
+        fs::create_dir_all(&all).map_err(|error| {
+            at(
+                "make a directory for pins (is a bpffs mounted at /sys/fs/bpf?)",
+                &all,
+                &error,
+            )
+        })?;
+        expect(
+            pins,
+            BPF_FS,
+            "a directory of bpffs (mount -t bpf bpf /sys/fs/bpf)",
+        )?;
+        Ok(Pins {
+            // The number of a cgroup is never given to another one.
+            own: all.join(format!("{digest:016x}-{}", meta.ino())),
+            all,
+        })
+    }
+
+    /// Where the map or the link of this name is pinned.
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        self.own.join(name)
+    }
+
+    /// Whether everything is there.
+    pub(super) fn are_whole(&self) -> bool {
+        let all = MAPS.into_iter().map(String::from);
+        let mut all = all.chain(PROGRAMS.map(link));
+        all.all(|name| self.path(&name).exists())
+    }
+
+    /// An empty directory.
+    pub(super) fn make(&self) -> Result<(), ApplyError> {
+        fs::create_dir(&self.own).map_err(|error| at("make", &self.own, &error))
+    }
+
+    /// Takes this directory away, if it is there.
+    pub(super) fn remove(&self) -> Result<(), ApplyError> {
+        remove(&self.own)
+    }
+
+    /// Takes away what agents with other programs have pinned, or at another cgroup.
+    pub(super) fn remove_others(&self) -> Result<(), ApplyError> {
+        let others = directories(&self.all)?;
+        let mut others = others.into_iter().filter(|path| *path != self.own);
+        others.try_for_each(|path| remove(&path))
+    }
+}
+
+/// The name of a program's link.
+pub(super) fn link(program: &str) -> String {
+    format!("{program}_link")
+}
+
+/// Everything of this network namespace in this directory of pins.
+pub(super) fn remove_all(pins: &Path) -> Result<(), ApplyError> {
+    let all = of_namespace(pins)?;
+    if !all.exists() {
+        return Ok(());
+    }
+    directories(&all)?
+        .iter()
+        .try_for_each(|path| remove(path))?;
+    remove(&all)
+}
+
+/// The kernel gives each network namespace another number, and none of them twice.
+fn of_namespace(pins: &Path) -> Result<PathBuf, ApplyError> {
+    Ok(pins.join(format!("node-{}", netns_cookie()?)))
+}
+
+/// The root of cgroup2, alone or beside the older hierarchies.
+pub(super) fn cgroup_root() -> PathBuf {
+    let beside = Path::new("/sys/fs/cgroup/unified");
+    match is(beside, CGROUP2_FS) {
+        true => beside.into(),
+        false => "/sys/fs/cgroup".into(),
+    }
+}
+
+/// The number that the kernel knows this thread's network namespace by, in programs.
+pub(super) fn netns_cookie() -> Result<u64, ApplyError> {
+    let told = |error: io::Error| refused("ask for the cookie of this network namespace", &error);
+    let socket = Socket::new(Domain::IPV4, Type::DGRAM, None).map_err(told)?;
+    let mut cookie = 0_u64;
+    let mut length = size_of::<u64>() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` bytes to `cookie`, which has as many.
+    let done = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut length,
+        )
+    };
+    match done {
+        0 => Ok(cookie),
+        _ => Err(told(io::Error::last_os_error())),
+    }
+}
+
+fn is(path: &Path, kind: FsType) -> bool {
+    statfs(path).is_ok_and(|found| found.filesystem_type() == kind)
+}
+
+fn expect(path: &Path, kind: FsType, what: &str) -> Result<(), ApplyError> {
+    match is(path, kind) {
+        true => Ok(()),
+        false => Err(ApplyError {
+            doing: format!("eBPF mode needs {}", path.display()),
+            words: format!("it is not {what}"),
+        }),
+    }
+}
+
+/// Programs and maps lie one level deep.
+fn remove(directory: &Path) -> Result<(), ApplyError> {
+    let remove = || -> io::Result<()> {
+        // Links first: no program works on maps that are being taken away.
+        let mut files: Vec<PathBuf> = Vec::new();
+        for entry in fs::read_dir(directory)? {
+            files.push(entry?.path());
+        }
+        let is_link = |path: &PathBuf| path.to_string_lossy().ends_with(&link(""));
+        files.sort_by_key(|path| !is_link(path));
+        files.iter().try_for_each(fs::remove_file)?;
+        fs::remove_dir(directory)
+    };
+    match remove() {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(at("remove", directory, &error))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn directories(pins: &Path) -> Result<Vec<PathBuf>, ApplyError> {
+    let list = || -> io::Result<Vec<PathBuf>> {
+        let mut all = Vec::new();
+        for entry in fs::read_dir(pins)? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                all.push(entry.path());
+            }
+        }
+        Ok(all)
+    };
+    list().map_err(|error| at("list", pins, &error))
+}
+
+fn at(doing: &str, path: &Path, error: &io::Error) -> ApplyError {
+    refused(format!("{doing} {}", path.display()), error)
+}

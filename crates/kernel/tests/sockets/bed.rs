@@ -1,0 +1,232 @@
+//! A node and two pods, in a cgroup of the test.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::num::NonZeroU16;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use portolan_dataplane::ebpf::Ebpf;
+use portolan_kernel::cgroup::Cgroup;
+use portolan_kernel::ebpf::{Location, Outcomes};
+use portolan_kernel::topology::Host;
+use portolan_kernel::{EbpfTarget, mount, namespace};
+use portolan_model::{
+    Backend, Endpoint, LocalPods, NodeFacts, PortKey, Protocol, ServicePort, Snapshot, Target,
+};
+use socket2::{Domain, Socket, Type};
+
+/// Only a failure takes so long.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+pub(crate) fn net(text: &str) -> IpNet {
+    text.parse().unwrap()
+}
+
+pub(crate) fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+pub(crate) fn at(text: &str) -> SocketAddr {
+    text.parse().unwrap()
+}
+
+/// What a client was told.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    /// The port of the endpoint that answered.
+    pub(crate) port: u16,
+    /// The source that the endpoint saw.
+    pub(crate) saw: IpAddr,
+    /// What getpeername(2) said.
+    pub(crate) peer: SocketAddr,
+}
+
+/// ```text
+///   pod 1  10.1.1.2, fd00:10:1:1::2  ── veth1 10.1.1.1 ┐ node 192.168.0.11
+///   pod 2  10.1.2.2, fd00:10:1:2::2  ── veth2 10.1.2.1 ┘
+/// ```
+///
+/// Pod 1 serves at 8080 and 8081. Clients are in pod 2 and on the node.
+pub(crate) struct Bed {
+    node: Host,
+    pods: [Host; 2],
+    cgroup: Cgroup,
+    pub(crate) location: Location,
+    pub(crate) target: Option<EbpfTarget>,
+    pub(crate) snapshot: Snapshot,
+}
+
+impl Bed {
+    /// `None`, told aloud, without root: programs at cgroups are for root only.
+    pub(crate) fn new() -> Option<Bed> {
+        if !namespace::is_first_user() {
+            assert!(std::env::var_os("CI").is_none(), "CI has root");
+            eprintln!("SKIPPED: programs at cgroups need root");
+            return None;
+        }
+        mount::bpffs(Path::new("/sys/fs/bpf")).unwrap();
+        let mut location = Location::default();
+        let cgroup = Cgroup::new(&location.cgroup).unwrap();
+        location.cgroup = cgroup.path().into();
+        let node = Host::router().unwrap();
+        node.links()
+            .unwrap()
+            .add_address("lo", net("192.168.0.11/32"))
+            .unwrap();
+        let pods = [1, 2].map(|n| {
+            let pod = Host::new().unwrap();
+            let near = [
+                net(&format!("10.1.{n}.1/24")),
+                net(&format!("fd00:10:1:{n}::1/64")),
+            ];
+            let far = [
+                net(&format!("10.1.{n}.2/24")),
+                net(&format!("fd00:10:1:{n}::2/64")),
+            ];
+            node.join(&format!("veth{n}"), &near, &pod, "eth0", &far)
+                .unwrap();
+            pod.route(net("0.0.0.0/0"), near[0].addr()).unwrap();
+            pod.route(net("::/0"), near[1].addr()).unwrap();
+            pod
+        });
+        // Whoever meets the rules has to have a route before they translate.
+        node.route(net("172.30.0.0/16"), ip("10.1.1.2")).unwrap();
+        for address in ["10.1.1.2", "fd00:10:1:1::2"] {
+            for port in [8080, 8081] {
+                serve(&pods[0], SocketAddr::new(ip(address), port));
+            }
+        }
+        let mut bed = Bed {
+            node,
+            pods,
+            cgroup,
+            location,
+            target: None,
+            snapshot: Snapshot::new(NodeFacts {
+                name: "n1".into(),
+                local_pods: LocalPods::Cidrs(vec![net("10.0.0.0/8"), net("fd00:10::/32")]),
+                service_cidrs: vec![net("172.30.0.0/16"), net("fd00:172:30::/112")],
+                ..NodeFacts::default()
+            }),
+        };
+        bed.open();
+        Some(bed)
+    }
+
+    /// As an agent does that starts.
+    pub(crate) fn open(&mut self) {
+        let location = &self.location;
+        let target = self.node.run(|| EbpfTarget::open(location)).unwrap();
+        self.target = Some(target.unwrap());
+    }
+
+    /// As an agent does that cleans up.
+    pub(crate) fn remove(&self) {
+        let location = &self.location;
+        self.node
+            .run(|| EbpfTarget::remove(location))
+            .unwrap()
+            .unwrap();
+    }
+
+    /// A Service port of two endpoints.
+    pub(crate) fn named(&self, name: &str, protocol: Protocol) -> ServicePort {
+        let key = PortKey::new("shop", name, "http", protocol);
+        let endpoint = |text| Endpoint::ready(at(text));
+        ServicePort {
+            endpoints: [endpoint("10.1.1.2:8080"), endpoint("10.1.1.2:8081")].into(),
+            ..ServicePort::new(key, NonZeroU16::new(80).unwrap())
+        }
+    }
+
+    /// The same in both families.
+    pub(crate) fn web(&self) -> ServicePort {
+        let web = self.named("web", Protocol::Tcp);
+        let mut endpoints = web.endpoints.to_vec();
+        endpoints.push(Endpoint::ready(at("[fd00:10:1:1::2]:8080")));
+        ServicePort {
+            cluster_ips: vec![ip("172.30.0.1"), ip("fd00:172:30::1")],
+            endpoints: endpoints.into(),
+            ..web
+        }
+    }
+
+    pub(crate) fn set(&mut self, port: ServicePort) {
+        self.snapshot.set(port);
+    }
+
+    /// Brings programs and rules to the snapshot.
+    pub(crate) fn stand(&mut self) {
+        let (state, _) = Ebpf.compile(&self.snapshot);
+        let target = self.target.as_mut().unwrap();
+        let standing = target.read().unwrap();
+        target.apply(&Ebpf.diff(standing.as_ref(), &state)).unwrap();
+        assert!(target.read().unwrap() == Some(state));
+    }
+
+    /// What is left is what the programs do.
+    pub(crate) fn flush_rules(&self) {
+        let flush = || Command::new("nft").args(["flush", "ruleset"]).status();
+        assert!(self.node.run(flush).unwrap().unwrap().success());
+    }
+
+    pub(crate) fn outcomes(&self) -> Outcomes {
+        self.target.as_ref().unwrap().outcomes().unwrap()
+    }
+
+    /// A connection of a process of pod 2, or of the node.
+    pub(crate) fn ask(
+        &self,
+        is_pod: bool,
+        bound: Option<IpAddr>,
+        to: SocketAddr,
+    ) -> Result<Answer, ErrorKind> {
+        let host = if is_pod { &self.pods[1] } else { &self.node };
+        let work = || {
+            self.cgroup.join().unwrap();
+            connect(bound, to)
+        };
+        host.run(work).unwrap()
+    }
+
+    /// A connection of a process of pod 2 that is not in the cgroup.
+    pub(crate) fn ask_outside_cgroup(&self, to: SocketAddr) -> Result<Answer, ErrorKind> {
+        self.pods[1].run(|| connect(None, to)).unwrap()
+    }
+}
+
+fn connect(bound: Option<IpAddr>, to: SocketAddr) -> Result<Answer, ErrorKind> {
+    let told = |error: std::io::Error| error.kind();
+    let socket = Socket::new(Domain::for_address(to), Type::STREAM, None).map_err(told)?;
+    if let Some(bound) = bound {
+        socket
+            .bind(&SocketAddr::new(bound, 0).into())
+            .map_err(told)?;
+    }
+    socket.connect_timeout(&to.into(), PATIENCE).map_err(told)?;
+    let mut stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(PATIENCE)).map_err(told)?;
+    let mut line = String::new();
+    stream.read_to_string(&mut line).map_err(told)?;
+    let (port, saw) = line.split_once(' ').unwrap();
+    Ok(Answer {
+        port: port.parse().unwrap(),
+        saw: saw.parse().unwrap(),
+        peer: stream.peer_addr().map_err(told)?,
+    })
+}
+
+/// Tells everybody its port and the source it sees, until the test ends.
+fn serve(host: &Host, here: SocketAddr) {
+    let listener = host.run(|| TcpListener::bind(here)).unwrap().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let saw = stream.peer_addr().unwrap().ip();
+            let _ = stream.write_all(format!("{} {saw}", here.port()).as_bytes());
+        }
+    });
+}

@@ -1,0 +1,204 @@
+//! The socket programs of eBPF mode on the real kernel: processes of pods and of the node, in a cgroup of the test.
+#![allow(clippy::unwrap_used)] // A test that can't set up its network has failed.
+
+mod bed;
+
+use std::net::IpAddr;
+use std::path::Path;
+
+use bed::{Bed, at, ip};
+use portolan_dataplane::ebpf::{Ebpf, Op, Ops};
+use portolan_kernel::ebpf::Location;
+use portolan_kernel::{EbpfTarget, isolated};
+use portolan_model::{Affinity, Backend, Endpoint, Protocol, ServicePort, Target};
+
+/// Each kind of socket reaches a Service of its family without one translated packet: the rules are gone.
+#[test]
+fn a_socket_that_connects_is_at_an_endpoint_at_once() {
+    isolated!(a_socket_that_connects_is_at_an_endpoint_at_once, {
+        let Some(mut bed) = Bed::new() else { return };
+        bed.set(bed.web());
+        bed.stand();
+        bed.flush_rules();
+        let v4 = at("172.30.0.1:80");
+        let cases = [
+            (true, v4, "10.1.2.2"),
+            (true, at("[::ffff:172.30.0.1]:80"), "10.1.2.2"),
+            (true, at("[fd00:172:30::1]:80"), "fd00:10:1:2::2"),
+            (false, v4, "10.1.1.1"),
+            (false, at("[fd00:172:30::1]:80"), "fd00:10:1:1::1"),
+        ];
+        for (index, (is_pod, to, source)) in cases.into_iter().enumerate() {
+            let answer = bed.ask(is_pod, None, to).unwrap();
+            assert_eq!(answer.saw, ip(source), "{to}");
+            assert_eq!(answer.peer, to, "getpeername(2) tells what was asked for");
+            assert_eq!(bed.outcomes().connected, index as u64 + 1, "{to}");
+        }
+        let mut seen: Vec<u16> = (0..40)
+            .map(|_| bed.ask(true, None, v4).unwrap().port)
+            .collect();
+        seen.sort_unstable();
+        seen.dedup();
+        assert_eq!(seen, [8080, 8081], "both endpoints get connections");
+    });
+}
+
+/// A socket that is none of the cgroup's is none of ours, and meets the rules.
+#[test]
+fn sockets_of_others_meet_the_rules() {
+    isolated!(sockets_of_others_meet_the_rules, {
+        let Some(mut bed) = Bed::new() else { return };
+        bed.set(bed.web());
+        bed.stand();
+        let answer = bed.ask_outside_cgroup(at("172.30.0.1:80")).unwrap();
+        assert_eq!(answer.saw, ip("10.1.2.2"));
+        assert_eq!(bed.outcomes().connected, 0);
+        bed.flush_rules();
+        assert!(bed.ask_outside_cgroup(at("172.30.0.1:80")).is_err());
+    });
+}
+
+/// What depends on an address that the programs do not know, or needs a packet to be changed.
+#[test]
+fn what_programs_cannot_do_is_left_to_the_rules() {
+    isolated!(what_programs_cannot_do_is_left_to_the_rules, {
+        let Some(mut bed) = Bed::new() else { return };
+        bed.set(bed.web());
+        bed.set(ServicePort {
+            affinity: Some(Affinity {
+                timeout: std::time::Duration::from_secs(60),
+            }),
+            cluster_ips: vec![ip("172.30.0.2")],
+            ..bed.named("sticky", Protocol::Tcp)
+        });
+        bed.stand();
+        // Masquerade: the source would be an address that no route comes back to.
+        let bound: IpAddr = ip("192.168.0.11");
+        let answer = bed.ask(false, Some(bound), at("172.30.0.1:80")).unwrap();
+        assert_eq!(answer.saw, ip("10.1.1.1"), "masqueraded by the rules");
+        assert_eq!(bed.outcomes().not_for_us, 1);
+        bed.ask(true, None, at("172.30.0.2:80")).unwrap();
+        assert_eq!(bed.outcomes().no_service, 1);
+        // Nobody is there, and the rules say so at once.
+        let refused = bed.ask(true, None, at("172.30.0.1:81")).unwrap_err();
+        assert_eq!(refused, std::io::ErrorKind::ConnectionRefused);
+        assert_eq!(bed.outcomes().connected, 0);
+    });
+}
+
+/// Programs and maps are the kernel's: they stand without an agent, and the next one takes them over.
+#[test]
+fn an_agent_that_dies_changes_nothing() {
+    isolated!(an_agent_that_dies_changes_nothing, {
+        let Some(mut bed) = Bed::new() else { return };
+        bed.set(bed.web());
+        bed.stand();
+        bed.target = None;
+        bed.ask(true, None, at("172.30.0.1:80")).unwrap();
+        bed.open();
+        assert_eq!(bed.outcomes().connected, 1, "the same maps as before");
+        let (state, _) = Ebpf.compile(&bed.snapshot);
+        let target = bed.target.as_mut().unwrap();
+        assert!(target.read().unwrap() == Some(state.clone()));
+        assert!(target.unchanged().unwrap());
+        // An endpoint that goes while nobody looks is found gone.
+        bed.set(ServicePort {
+            endpoints: [Endpoint::ready(at("10.1.1.2:8081"))].into(),
+            ..bed.web()
+        });
+        bed.stand();
+        let ports = (0..20).map(|_| bed.ask(true, None, at("172.30.0.1:80")).unwrap().port);
+        assert!(ports.into_iter().all(|port| port == 8081));
+    });
+}
+
+/// Somebody empties the directory of pins: links without a pin are gone, and the next look brings all of it back.
+#[test]
+fn programs_that_somebody_has_taken_away_come_back() {
+    isolated!(programs_that_somebody_has_taken_away_come_back, {
+        let Some(mut bed) = Bed::new() else { return };
+        bed.set(bed.web());
+        bed.stand();
+        bed.remove();
+        assert_eq!(std::fs::read_dir(&bed.location.pins).unwrap().count(), 0);
+        // Sockets meet the rules meanwhile.
+        bed.ask(true, None, at("172.30.0.1:80")).unwrap();
+        let target = bed.target.as_mut().unwrap();
+        assert!(!target.unchanged().unwrap());
+        bed.stand();
+        bed.ask(true, None, at("172.30.0.1:80")).unwrap();
+        assert_eq!(bed.outcomes().connected, 1);
+    });
+}
+
+/// What an agent of another version has pinned goes as soon as ours stands; clean-up leaves only other nodes'.
+#[test]
+fn the_programs_of_another_version_go() {
+    isolated!(the_programs_of_another_version_go, {
+        let Some(mut bed) = Bed::new() else { return };
+        bed.target = None;
+        let pins = bed.location.pins.clone();
+        let list = |directory: &Path| -> Vec<_> {
+            let entries = std::fs::read_dir(directory).unwrap();
+            entries.map(|entry| entry.unwrap().path()).collect()
+        };
+        let [node] = &list(&pins)[..] else {
+            panic!("{:?}", list(&pins))
+        };
+        let before = list(node);
+        std::fs::rename(&before[0], node.join("0123456789abcdef-1")).unwrap();
+        let neighbour = pins.join("node-1/0123456789abcdef-1");
+        std::fs::create_dir_all(&neighbour).unwrap();
+        bed.open();
+        assert_eq!(list(node), before);
+        bed.remove();
+        bed.remove();
+        assert!(!node.exists() && neighbour.exists());
+    });
+}
+
+/// The limits of the maps, told in the kernel's words.
+#[test]
+fn what_has_no_room_is_told() {
+    isolated!(what_has_no_room_is_told, {
+        let Some(mut bed) = Bed::new() else { return };
+        let target = bed.target.as_mut().unwrap();
+        let mut put = |range: std::ops::Range<u32>| {
+            let sockets = range.map(|n| Op::PutNodePortIp(IpAddr::V4(n.into())));
+            let ops = Ops {
+                sockets: sockets.collect(),
+                ..Ops::default()
+            };
+            target.apply(&ops)
+        };
+        put(0..1024).unwrap();
+        let told = put(1024..1025).unwrap_err().to_string();
+        assert!(
+            told.contains("PutNodePortIp") && told.contains("Argument list too long"),
+            "{told}"
+        );
+    });
+}
+
+/// A machine that lacks something is told what.
+#[test]
+fn what_is_missing_is_told() {
+    isolated!(what_is_missing_is_told, {
+        let Some(bed) = Bed::new() else { return };
+        let open = |cgroup: &Path, pins: &Path| {
+            let location = Location {
+                cgroup: cgroup.into(),
+                pins: pins.into(),
+            };
+            let opened = EbpfTarget::open(&location).map(drop);
+            opened.unwrap_err().to_string()
+        };
+        let Location { cgroup, pins } = &bed.location;
+        let told = open(Path::new("/proc"), pins);
+        assert!(told.contains("it is not a directory of cgroup2"), "{told}");
+        let told = open(cgroup, Path::new("/dev/shm"));
+        assert!(told.contains("it is not a directory of bpffs"), "{told}");
+        let told = open(Path::new("/sys/fs/cgroup/nobody-made-this"), pins);
+        assert!(told.contains("No such file or directory"), "{told}");
+    });
+}
