@@ -19,7 +19,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use portolan_kernel::Netns;
-use portolan_model::{Backend, Protocol, Snapshot, Target, Verdict};
+use portolan_kernel::cgroup::Cgroup;
+use portolan_model::{Backend, Packet, Protocol, Snapshot, Target, Verdict};
 
 use crate::cluster::Cluster;
 use crate::scenario::{Probe, Scenario, Step};
@@ -39,10 +40,47 @@ pub enum Outcome {
     NotApplicable(&'static str),
 }
 
+/// What a mode does with sockets, so that no packet shows it.
+pub struct AtSockets<'a, B: Backend, T> {
+    /// Where the sockets of the node under test and its pods are made.
+    pub cgroup: &'a Cgroup,
+    /// Whether a socket is connected to an endpoint at once; the last says whether it is bound to an address.
+    pub connects: fn(&B::State, &Packet, bool) -> bool,
+    /// How many the mode says it has connected.
+    pub connected: fn(&T) -> Result<u64, String>,
+}
+
 /// Runs `scenario` with the data plane of `backend`, whose target for a namespace `target` makes.
 pub fn against_kernel<B, T>(
     backend: &B,
     target: impl FnOnce(&Netns) -> Result<T, String>,
+    scenario: &Scenario,
+) -> Outcome
+where
+    B: Backend,
+    T: Target<B>,
+{
+    against(backend, target, None, scenario)
+}
+
+/// The same for a mode that does something with sockets. It must have connected exactly those that it should.
+pub fn against_kernel_and_sockets<B, T>(
+    backend: &B,
+    target: impl FnOnce(&Netns) -> Result<T, String>,
+    sockets: &AtSockets<'_, B, T>,
+    scenario: &Scenario,
+) -> Outcome
+where
+    B: Backend,
+    T: Target<B>,
+{
+    against(backend, target, Some(sockets), scenario)
+}
+
+fn against<B, T>(
+    backend: &B,
+    target: impl FnOnce(&Netns) -> Result<T, String>,
+    sockets: Option<&AtSockets<'_, B, T>>,
     scenario: &Scenario,
 ) -> Outcome
 where
@@ -63,15 +101,30 @@ where
             standing: None,
         };
         let (mut flows, mut wrong) = (0, Vec::new());
+        let mut connected = 0;
         for step in &scenario.steps {
             node.take(step)?;
             for probe in &step.probes {
-                let (made, found) = judge(probe, &network)?;
+                let way = Way {
+                    cgroup: sockets.map(|sockets| sockets.cgroup),
+                    at_socket: sockets
+                        .is_some_and(|sockets| node.connects(sockets, &network, probe)),
+                };
+                let (made, found) = judge(probe, &network, &way)?;
                 flows += made;
+                connected += if way.at_socket { made as u64 } else { 0 };
                 wrong.extend(found.into_iter().map(|words| match step.say.as_str() {
                     "" => format!("{probe}: {words}"),
                     say => format!("({say}) {probe}: {words}"),
                 }));
+            }
+        }
+        if let Some(sockets) = sockets {
+            let told = (sockets.connected)(&node.target)?;
+            if told != connected {
+                wrong.push(format!(
+                    "{told} sockets were connected at once, expected {connected}"
+                ));
             }
         }
         drop(servers);
@@ -120,7 +173,23 @@ struct Node<'a, B: Backend, T> {
     standing: Option<(Snapshot, B::State)>,
 }
 
+/// How the flows of one probe go.
+struct Way<'a> {
+    cgroup: Option<&'a Cgroup>,
+    /// Its sockets are connected to an endpoint at once.
+    at_socket: bool,
+}
+
 impl<B: Backend, T: Target<B>> Node<'_, B, T> {
+    fn connects(&self, sockets: &AtSockets<'_, B, T>, network: &Network, probe: &Probe) -> bool {
+        let Some((_, state)) = &self.standing else {
+            return false;
+        };
+        let is_bound = network.bound(probe).is_some();
+        network.is_on_node(probe.packet.source.ip())
+            && (sockets.connects)(state, &probe.packet, is_bound)
+    }
+
     /// Carries out the changes of a step in the kernel, and reads them back.
     fn take(&mut self, step: &Step) -> Result<(), String> {
         self.cluster.take(step);
@@ -170,7 +239,7 @@ const FLOWS_FOR_SHARES: usize = 400;
 const DEVIATIONS_MAX: f64 = 6.5;
 
 /// Makes the flows of one probe; says how many they were, and what was not as expected.
-fn judge(probe: &Probe, network: &Network) -> Result<(usize, Vec<String>), String> {
+fn judge(probe: &Probe, network: &Network, way: &Way<'_>) -> Result<(usize, Vec<String>), String> {
     let most = match &probe.verdict {
         _ if probe.fixed_port => 1,
         Verdict::Deliver(_) if probe.sticks => 2 * FLOWS_MIN,
@@ -181,7 +250,7 @@ fn judge(probe: &Probe, network: &Network) -> Result<(usize, Vec<String>), Strin
         _ => 2,
     };
     let mut seen = BTreeMap::new();
-    let flows = network.ask(probe, most, |answer| {
+    let flows = network.ask(probe, most, way.cgroup, |answer| {
         let Ok(answer) = answer else { return false };
         *seen.entry(answer.who).or_insert(0_usize) += 1;
         let all = probe
@@ -192,7 +261,7 @@ fn judge(probe: &Probe, network: &Network) -> Result<(usize, Vec<String>), Strin
     })?;
     let mut wrong: Vec<String> = flows
         .iter()
-        .filter_map(|flow| judge_flow(probe, flow, network))
+        .filter_map(|flow| judge_flow(probe, flow, network, way))
         .collect();
     wrong.dedup();
     let unseen: Vec<SocketAddr> = probe
@@ -258,6 +327,7 @@ fn judge_flow(
     probe: &Probe,
     flow: &Result<ask::Answer, ask::NoAnswer>,
     network: &Network,
+    way: &Way<'_>,
 ) -> Option<String> {
     let source = probe.packet.source.ip();
     match (&probe.verdict, flow) {
@@ -277,6 +347,10 @@ fn judge_flow(
             // The node's own source is the node's address with and without masquerade.
             Some(_) if network.is_node(source) && network.is_node(answer.saw) => None,
             Some(true) if network.is_node(answer.saw) && answer.saw != source => None,
+            // A pod that reaches itself at its socket does not leave itself: R-HAIRPIN-1.
+            Some(true) if way.at_socket && answer.who.ip() == source && answer.saw == source => {
+                None
+            }
             Some(false) if answer.saw == source => None,
             Some(masquerade) => Some(format!(
                 "{} saw the source {}, expected {}",

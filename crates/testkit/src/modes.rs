@@ -1,5 +1,7 @@
 //! The data planes as the proof on the real kernel runs them.
 
+mod ebpf;
+
 use portolan_dataplane::iptables::Iptables;
 use portolan_dataplane::nftables::Nftables;
 use portolan_kernel::iptables::Variant;
@@ -19,7 +21,7 @@ pub struct Mode {
 }
 
 /// All that there are.
-pub const ALL: [Mode; 3] = [
+pub const ALL: [Mode; 4] = [
     Mode {
         name: "nftables",
         run: nftables,
@@ -31,6 +33,10 @@ pub const ALL: [Mode; 3] = [
     Mode {
         name: "iptables-legacy",
         run: |scenario| iptables(Variant::Legacy, scenario),
+    },
+    Mode {
+        name: "ebpf",
+        run: ebpf::run,
     },
 ];
 

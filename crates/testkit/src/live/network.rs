@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 use portolan_kernel::Netns;
+use portolan_kernel::cgroup::Cgroup;
 use portolan_kernel::link::{Links, Route};
 use portolan_kernel::sysctl;
 use portolan_kernel::topology::Host;
@@ -186,26 +187,43 @@ impl Network {
         host.run(work).map_err(|e| e.to_string())
     }
 
+    /// Whether sockets of this address are made by a process of the node or of one of its pods.
+    pub fn is_on_node(&self, address: IpAddr) -> bool {
+        let home = world::home(address);
+        self.held.contains(&address) || matches!(home, Some(Home::Node | Home::Pod))
+    }
+
+    /// The address that the sockets of a probe are bound to, if they are.
+    pub fn bound(&self, probe: &Probe) -> Option<SocketAddr> {
+        let source = probe.packet.source;
+        // A process of the node does what processes do: it leaves the choice of its source to the kernel.
+        match (probe.fixed_port, self.is_node(source.ip())) {
+            (true, _) => Some(source),
+            (false, false) => Some(SocketAddr::new(source.ip(), 0)),
+            (false, true) => None,
+        }
+    }
+
     /// Makes up to `most` flows like the packet of `probe`, one after the other, while `go_on` says so of what became of the last.
     pub fn ask(
         &self,
         probe: &Probe,
         most: usize,
+        cgroup: Option<&Cgroup>,
         mut go_on: impl FnMut(&Result<Answer, NoAnswer>) -> bool + Send,
     ) -> Result<Vec<Result<Answer, NoAnswer>>, String> {
         let packet = &probe.packet;
         let source = packet.source.ip();
-        // A process of the node does what processes do: it leaves the choice of its source to the kernel.
-        let bound = match (probe.fixed_port, self.is_node(source)) {
-            (true, _) => Some(packet.source),
-            (false, false) => Some(SocketAddr::new(source, 0)),
-            (false, true) => None,
-        };
+        let bound = self.bound(probe);
+        let cgroup = cgroup.filter(|_| self.is_on_node(source));
         let patience = match probe.verdict {
             Verdict::Drop => SILENCE,
             _ => PATIENCE,
         };
         self.at(source, || {
+            if let Some(cgroup) = cgroup {
+                cgroup.join().map_err(|e| e.to_string())?;
+            }
             let mut flows = Vec::new();
             while flows.len() < most {
                 let flow = ask::ask(packet.protocol, bound, packet.destination, patience)?;

@@ -42,6 +42,11 @@ pub struct Up {
 pub fn up(wanted: &Up) -> anyhow::Result<ExitCode> {
     let began = Instant::now();
     let dir = LabDir::named(&wanted.name)?;
+    if wanted.proxy_mode == Mode::Ebpf {
+        bail!(
+            "a lab has no eBPF mode yet: its nodes have no cgroups of their own, so that the programs of each would see the sockets of all"
+        );
+    }
     for path in &wanted.manifests {
         // Before anything is started: a wrong path is the most common mistake.
         portolan_lab::apply::read(path)?;

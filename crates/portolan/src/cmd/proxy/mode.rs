@@ -1,9 +1,11 @@
 //! The data planes that `--proxy-mode` chooses from.
 
+use portolan_dataplane::ebpf::Ebpf;
 use portolan_dataplane::iptables::Iptables;
 use portolan_dataplane::nftables::Nftables;
+use portolan_kernel::ebpf::Location;
 use portolan_kernel::iptables::Variant;
-use portolan_kernel::{IptablesTarget, NftTarget};
+use portolan_kernel::{EbpfTarget, IptablesTarget, NftTarget};
 use portolan_model::ApplyError;
 use portolan_model::sync::Pace;
 use tokio::runtime::Handle;
@@ -20,17 +22,20 @@ pub enum Mode {
     Nftables,
     /// kube-proxy's chains, written with `iptables-restore`; nf_tables or ip_tables, whichever the node uses.
     Iptables,
+    /// eBPF programs connect sockets of this node to an endpoint at once; nftables does the rest.
+    Ebpf,
 }
 
 impl Mode {
     /// All that there are.
-    const ALL: [Mode; 2] = [Mode::Nftables, Mode::Iptables];
+    const ALL: [Mode; 3] = [Mode::Nftables, Mode::Iptables, Mode::Ebpf];
 
     /// As `--proxy-mode` and `/proxyMode` say it.
     pub fn name(self) -> &'static str {
         match self {
             Mode::Nftables => "nftables",
             Mode::Iptables => "iptables",
+            Mode::Ebpf => "ebpf",
         }
     }
 
@@ -57,6 +62,10 @@ impl Mode {
                 };
                 spawn_blocking(move || loop_.run(backend, target, pace, &runtime))
             }
+            Mode::Ebpf => {
+                let target = EbpfTarget::open(&Location::default())?;
+                spawn_blocking(move || loop_.run(Ebpf, target, pace, &runtime))
+            }
         })
     }
 
@@ -65,6 +74,7 @@ impl Mode {
         match self {
             Mode::Nftables => NftTarget::open()?.remove(),
             Mode::Iptables => portolan_kernel::iptables::clean_up(),
+            Mode::Ebpf => EbpfTarget::remove(&Location::default()),
         }
     }
 
@@ -74,9 +84,14 @@ impl Mode {
         Mode::ALL.into_iter().filter_map(failed).collect()
     }
 
+    /// Whether this mode has what `other` has in the kernel.
+    fn has(self, other: Mode) -> bool {
+        self == other || (self, other) == (Mode::Ebpf, Mode::Nftables)
+    }
+
     /// Takes away what other modes have left. Connections that they have led to endpoints live on in conntrack.
     pub(super) fn clean_up_others(self) {
-        for other in Mode::ALL.into_iter().filter(|other| *other != self) {
+        for other in Mode::ALL.into_iter().filter(|other| !self.has(*other)) {
             if let Err(error) = other.clean_up() {
                 tracing::warn!(mode = other.name(), %error, "what another mode has left may still stand");
             }

@@ -1,0 +1,56 @@
+//! eBPF mode on the real kernel: the sockets of the node and its pods are made in a cgroup of the scenario.
+
+use std::path::Path;
+use std::sync::LazyLock;
+
+use portolan_dataplane::ebpf::{self, Ebpf};
+use portolan_kernel::cgroup::Cgroup;
+use portolan_kernel::ebpf::Location;
+use portolan_kernel::{EbpfTarget, Netns, mount, namespace};
+
+use crate::live::{AtSockets, Outcome, against_kernel_and_sockets};
+use crate::scenario::Scenario;
+
+/// A bpffs that only this process sees: what is pinned there goes with it. The words say why there is none.
+static PINS: LazyLock<Result<(), String>> = LazyLock::new(|| {
+    let mounted = mount::make_private().and_then(|()| mount::bpffs(Path::new("/sys/fs/bpf")));
+    mounted.map_err(|error| error.to_string())
+});
+
+/// Runs a scenario; each has a cgroup and a directory of pins of its own.
+pub(super) fn run(scenario: &Scenario) -> Outcome {
+    if !namespace::is_first_user() {
+        return Outcome::Skipped("programs at cgroups need root".to_owned());
+    }
+    let proof = || -> Result<Outcome, String> {
+        PINS.clone()?;
+        let mut location = Location::default();
+        let cgroup = Cgroup::new(&location.cgroup).map_err(|error| error.to_string())?;
+        location.cgroup = cgroup.path().into();
+        let sockets = AtSockets {
+            cgroup: &cgroup,
+            connects: |state: &ebpf::State, packet, is_bound| {
+                ebpf::connects(&state.sockets, packet, is_bound).is_some()
+            },
+            connected: |target: &EbpfTarget| {
+                let outcomes = target.outcomes().map_err(|error| error.to_string())?;
+                Ok(outcomes.connected)
+            },
+        };
+        let mut node = None;
+        let open = |netns: &Netns| {
+            let kept = node.insert(netns.try_clone().map_err(|error| error.to_string())?);
+            let target = kept.run(|| EbpfTarget::open(&location));
+            let target = target.map_err(|error| error.to_string())?;
+            target.map_err(|error| error.to_string())
+        };
+        let outcome = against_kernel_and_sockets(&Ebpf, open, &sockets, scenario);
+        if let Some(node) = node {
+            let removed = node.run(|| EbpfTarget::remove(&location));
+            let removed = removed.map_err(|error| error.to_string())?;
+            removed.map_err(|error| error.to_string())?;
+        }
+        Ok(outcome)
+    };
+    proof().unwrap_or_else(|words| Outcome::Failed(vec![words]))
+}
