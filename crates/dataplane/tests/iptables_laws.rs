@@ -8,7 +8,7 @@ mod fake_iptables;
 mod world;
 
 use fake_iptables::FakeIptables;
-use portolan_dataplane::iptables::{Iptables, LARGE_CLUSTER, show, write_removal};
+use portolan_dataplane::iptables::{Iptables, LARGE_CLUSTER, commits, show, write_removal};
 use portolan_model::{
     Backend, Balance, Endpoint, Family, Packet, Problem, ServicePort, Snapshot, Target,
 };
@@ -77,7 +77,8 @@ proptest! {
         prop_assert!(kernel.read().unwrap() == Some(a));
         for family in Family::ALL {
             let mut text = String::new();
-            write_removal(&kernel.saved(family), &mut text).unwrap();
+            let found = kernel.saved(family);
+            write_removal(family, &found, kernel.chains_max, &mut text).unwrap();
             kernel.restore(family, &text).unwrap();
             prop_assert_eq!(kernel.save(family), FakeIptables::default().save(family));
         }
@@ -213,7 +214,8 @@ fn rules_of_others_stay() {
             assert!(kernel.save(Family::V4).contains(line), "{line}");
         });
     let mut text = String::new();
-    write_removal(&kernel.saved(Family::V4), &mut text).unwrap();
+    let found = kernel.saved(Family::V4);
+    write_removal(Family::V4, &found, kernel.chains_max, &mut text).unwrap();
     kernel.restore(Family::V4, &text).unwrap();
     assert_eq!(kernel.save(Family::V4), before);
 }
@@ -322,4 +324,28 @@ fn the_mark_and_what_fits_no_flow_are_for_users_to_say() {
     );
     kernel.apply(&ops).unwrap();
     assert!(kernel.read().unwrap() == Some(chosen));
+}
+
+/// In one commit or in several: what stands at the end is the same.
+#[test]
+fn large_changes_go_in_parts() {
+    let state = IPTABLES.compile(&fake::many_services(50)).0;
+    let ops = IPTABLES.diff(None, &state);
+    assert_eq!(
+        commits(&ops, usize::MAX),
+        6,
+        "one for each table of each family"
+    );
+    let stand = |chains_max| {
+        let mut kernel = FakeIptables::default();
+        kernel.chains_max = chains_max;
+        kernel.apply(&ops).unwrap();
+        kernel.save(Family::V4)
+    };
+    let parts = commits(&ops, 10);
+    assert!(
+        (21..30).contains(&parts),
+        "150 chains of Services in parts of 10: {parts}"
+    );
+    assert_eq!(stand(10), stand(usize::MAX));
 }

@@ -12,7 +12,7 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 
 use portolan_dataplane::iptables::{Iptables, show};
-use portolan_kernel::iptables::Variant;
+use portolan_kernel::iptables::{CHAINS_PER_COMMIT, Variant};
 use portolan_kernel::{IptablesTarget, isolated};
 use portolan_model::{Backend, Target};
 use proptest::collection::vec;
@@ -128,6 +128,32 @@ fn what_somebody_else_changes_is_noticed_and_put_right() {
                 assert!(target.read().unwrap() == Some(state.clone()), "{accident}");
             }
             target.remove().unwrap();
+        });
+    });
+}
+
+/// More chains than one commit writes: nothing is missing, and every commit is known to be ours.
+#[test]
+fn large_changes_go_in_parts() {
+    isolated!(large_changes_go_in_parts, {
+        in_both(|target| {
+            let of = |count| IPTABLES.compile(&fake::many_services(count)).0;
+            let mut standing = of(CHAINS_PER_COMMIT);
+            target.apply(&IPTABLES.diff(None, &standing)).unwrap();
+            assert!(target.read().unwrap().as_ref() == Some(&standing));
+            for count in [3 * CHAINS_PER_COMMIT, 2] {
+                let next = of(count);
+                target
+                    .apply(&IPTABLES.diff(Some(&standing), &next))
+                    .unwrap();
+                assert!(target.unchanged().unwrap(), "only we change anything");
+                assert!(target.read().unwrap().as_ref() == Some(&next));
+                standing = next;
+            }
+            target
+                .apply(&IPTABLES.diff(None, &of(CHAINS_PER_COMMIT)))
+                .unwrap();
+            assert!(target.remove().unwrap() && !target.remove().unwrap());
         });
     });
 }

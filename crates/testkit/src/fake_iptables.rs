@@ -16,6 +16,8 @@ pub struct FakeIptables {
     tables: [BTreeMap<Table, BTreeMap<String, Vec<String>>>; 2],
     /// How many lines of text have been read.
     pub lines: usize,
+    /// How many chains one commit writes or removes.
+    pub chains_max: usize,
 }
 
 impl Default for FakeIptables {
@@ -29,6 +31,7 @@ impl Default for FakeIptables {
         FakeIptables {
             tables: [tables(), tables()],
             lines: 0,
+            chains_max: 3,
         }
     }
 }
@@ -148,7 +151,8 @@ impl Target<Iptables> for FakeIptables {
         let mut after = self.clone();
         for family in Family::ALL {
             let mut text = String::new();
-            write(ops, family, &after.saved(family), &mut text).expect("a String takes all");
+            let found = after.saved(family);
+            write(ops, family, &found, self.chains_max, &mut text).expect("a String takes all");
             after.restore(family, &text).map_err(|words| ApplyError {
                 doing: "iptables-restore refused".to_owned(),
                 words,

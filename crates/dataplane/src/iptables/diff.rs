@@ -76,7 +76,7 @@ pub(crate) fn diff(from: Option<&State>, to: &State) -> Ops {
 }
 
 impl Change {
-    fn new(family: Family, table: Table) -> Self {
+    pub(crate) fn new(family: Family, table: Table) -> Self {
         Change {
             family,
             table,

@@ -39,7 +39,7 @@ pub use adopt::{Saved, adopt};
 pub use diff::{Change, Ops};
 pub use layout::Hook;
 pub use name::{Chain, Fixed, Hash, Role, Table};
-pub use restore::{show, write, write_removal};
+pub use restore::{commits, show, write, write_removal};
 pub use rule::{COMMENT_MAX, Match, Rule, State as FlowState, Target};
 pub use state::State;
 

@@ -209,6 +209,11 @@ pub enum Chain {
 }
 
 impl Chain {
+    /// Whether chains of Services lead to it: it must stand before them.
+    pub(crate) fn is_leaf(&self) -> bool {
+        matches!(self, Chain::Fixed(Fixed::MarkMasq | Fixed::MarkForeign))
+    }
+
     /// The chain with this name, if it is one that we could have made.
     pub fn named(name: &str) -> Option<Self> {
         let fixed = Fixed::ALL.into_iter().find(|fixed| fixed.name() == name);

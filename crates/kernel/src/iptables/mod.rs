@@ -15,11 +15,11 @@ mod variant;
 use std::time::{Duration, Instant};
 
 use portolan_dataplane::iptables::{
-    Iptables, Ops, Saved, State, Table, adopt, write, write_removal,
+    Iptables, Ops, Saved, State, Table, adopt, commits, write, write_removal,
 };
 use portolan_model::{ApplyError, Family, Target};
 
-pub use variant::Variant;
+pub use variant::{CHAINS_PER_COMMIT, Variant};
 
 use fingerprint::{Fingerprint, Watch};
 use tool::Tool;
@@ -83,7 +83,9 @@ pub fn clean_up() -> Result<(), ApplyError> {
 fn remove(tool: &Tool) -> Result<bool, ApplyError> {
     let found = saved(tool)?;
     for (family, found) in Family::ALL.into_iter().zip(&found) {
-        tool.restore(family, |out| write_removal(found, out))?;
+        tool.restore(family, |out| {
+            write_removal(family, found, tool.variant.chains_max(), out)
+        })?;
     }
     Ok(found.iter().any(|found| !found.is_empty()))
 }
@@ -105,21 +107,17 @@ impl Target<Iptables> for IptablesTarget {
             true => saved(&self.tool)?,
             false => Default::default(),
         };
-        let mut commits = 0;
+        let chains_max = self.tool.variant.chains_max();
         for (family, found) in Family::ALL.into_iter().zip(&found) {
             self.tool
-                .restore(family, |out| write(ops, family, found, out))?;
-            commits += ops
-                .changes
-                .iter()
-                .filter(|change| change.family == family)
-                .count();
+                .restore(family, |out| write(ops, family, found, chains_max, out))?;
         }
         let after = self.watch.fingerprint()?;
         // What somebody else did before or between our commits is not noticed by them. When everything is rewritten, a
         // table that has not changed is no commit, so that they cannot be counted.
         let trusted = !whole && known.as_ref() == Some(&before);
-        self.known = Some(after).filter(|after| trusted && after.follows(&before, commits));
+        let made = commits(ops, chains_max);
+        self.known = Some(after).filter(|after| trusted && after.follows(&before, made));
         Ok(())
     }
 
