@@ -35,6 +35,8 @@ const PROGRAMMING: [Shape; 6] = [
     shape(100_000, 2),
     shape(100_000, 10),
 ];
+/// What programming by the tools of iptables is measured with.
+const TOOLS: [Shape; 2] = [shape(1_000, 2), shape(10_000, 2)];
 /// What our agent is measured with.
 const AGENT: [Shape; 5] = [
     shape(1_000, 2),
@@ -98,7 +100,13 @@ pub fn run(only: &str) -> Result<(), String> {
     };
     for shape in PROGRAMMING {
         if format!("programming, {shape}").contains(only) {
-            bench.programming(shape)?;
+            bench.programming("nftables", &format!("programming, {shape}"), shape)?;
+        }
+    }
+    for (mode, shape) in tools() {
+        let name = format!("programming, {mode}, {shape}");
+        if name.contains(only) {
+            bench.programming(mode, &name, shape)?;
         }
     }
     for shape in AGENT {
@@ -120,6 +128,12 @@ pub fn run(only: &str) -> Result<(), String> {
     }
     bench.report.notes.push(LEFT_OUT.into());
     bench.write(only.is_empty())
+}
+
+/// Other modes of programming, with their shapes.
+fn tools() -> impl Iterator<Item = (&'static str, Shape)> {
+    let modes = programming::MODES.into_iter().skip(1);
+    modes.flat_map(|mode| TOOLS.map(|shape| (mode, shape)))
 }
 
 struct Bench {
@@ -158,15 +172,11 @@ impl Bench {
         self.report.notes.push(note);
     }
 
-    fn programming(&mut self, shape: Shape) -> Result<(), String> {
-        self.say(&format!("programming, {shape}"));
-        for found in programming::measure(shape)? {
-            self.add(
-                None,
-                &format!("programming, {shape}: {}", found.what),
-                found.value,
-                &found.unit,
-            );
+    fn programming(&mut self, mode: &str, name: &str, shape: Shape) -> Result<(), String> {
+        self.say(name);
+        for found in programming::measure(mode, shape)? {
+            let what = format!("{name}: {}", found.what);
+            self.add(None, &what, found.value, &found.unit);
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! `make bench`: what programming the nftables data plane costs, what an agent needs, and what its packets feel; a
+//! `make bench`: what programming the data planes costs, what an agent needs, and what its packets feel; a
 //! kube-proxy that `PEER_KUBE_PROXY` names is measured beside it.
 //!
 //! ```text
@@ -35,8 +35,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let only = match words[..] {
-        [programming::FLAG, services, endpoints] => {
-            return programming::child(services.parse()?, endpoints.parse()?);
+        [programming::FLAG, mode, services, endpoints] => {
+            let (services, endpoints) = (services.parse()?, endpoints.parse()?);
+            let shape = objects::Shape {
+                services,
+                endpoints,
+            };
+            return programming::child(mode, shape);
         }
         [] => "",
         ["--only", words] => words,

@@ -8,9 +8,11 @@ use std::num::NonZeroU16;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use portolan_dataplane::nftables::{Nftables, State};
+use portolan_dataplane::iptables::Iptables;
+use portolan_dataplane::nftables::Nftables;
+use portolan_kernel::iptables::Variant;
 use portolan_kernel::namespace::{Kinds, enter_new};
-use portolan_kernel::nft::NftTarget;
+use portolan_kernel::{IptablesTarget, NftTarget};
 use portolan_model::{Backend, Endpoint, PortKey, Protocol, ServicePort, Snapshot, Target};
 use portolan_testkit::world;
 
@@ -20,10 +22,27 @@ use crate::samples::{Samples, millis};
 
 /// First argument of the process that measures one shape.
 pub const FLAG: &str = "--programming";
-/// Single changes that are measured of each shape.
-const CHANGES: u32 = 1000;
-/// Services that are added to each shape, and removed again.
-const ADDITIONS: u32 = 200;
+/// What is programmed: nf_tables by netlink, and both kernels behind the tools of iptables.
+pub const MODES: [&str; 3] = ["nftables", "iptables", "iptables-legacy"];
+
+/// How much is measured of each shape.
+#[derive(Clone, Copy)]
+struct Plan {
+    /// Single changes of an endpoint.
+    changes: u32,
+    /// Services that are added, and removed again.
+    additions: u32,
+}
+
+const PLAN: Plan = Plan {
+    changes: 1000,
+    additions: 200,
+};
+/// Where each change starts a program, and takes up to half a second.
+const PLAN_OF_TOOLS: Plan = Plan {
+    changes: 50,
+    additions: 20,
+};
 
 /// One measured thing.
 #[derive(Debug, serde::Deserialize, serde::Serialize)]
@@ -37,11 +56,12 @@ pub struct Found {
 }
 
 /// Measures one shape in a child process.
-pub fn measure(shape: Shape) -> Result<Vec<Found>, String> {
+pub fn measure(mode: &str, shape: Shape) -> Result<Vec<Found>, String> {
     let own = std::env::current_exe().map_err(|e| e.to_string())?;
     let run = Command::new(own)
         .args([
             FLAG,
+            mode,
             &shape.services.to_string(),
             &shape.endpoints.to_string(),
         ])
@@ -50,27 +70,43 @@ pub fn measure(shape: Shape) -> Result<Vec<Found>, String> {
         .map_err(|e| e.to_string())?;
     match run.status.success() {
         true => serde_json::from_slice(&run.stdout).map_err(|e| e.to_string()),
-        false => Err(format!("programming {shape}: {}", run.status)),
+        false => Err(format!("programming {mode} {shape}: {}", run.status)),
     }
 }
 
 /// The child process: a namespace of its own, and the results on standard output.
-pub fn child(services: u32, endpoints: u32) -> Result<(), Box<dyn std::error::Error>> {
+pub fn child(mode: &str, shape: Shape) -> Result<(), Box<dyn std::error::Error>> {
     enter_new(Kinds::CLONE_NEWNET)?;
-    let found = run(Shape {
-        services,
-        endpoints,
-    })?;
+    let tools = |variant| IptablesTarget::open(variant);
+    let found = match mode {
+        "nftables" => run(shape, PLAN, Nftables, NftTarget::open()?)?,
+        "iptables" => {
+            let target = tools(Variant::Nft)?;
+            run(shape, PLAN_OF_TOOLS, Iptables::DEFAULT, target)?
+        }
+        "iptables-legacy" => {
+            let target = tools(Variant::Legacy)?;
+            run(shape, PLAN_OF_TOOLS, Iptables::DEFAULT, target)?
+        }
+        other => return Err(format!("{other} is none of {}", MODES.join(", ")).into()),
+    };
     Ok(serde_json::to_writer(std::io::stdout(), &found)?)
 }
 
-fn run(shape: Shape) -> Result<Vec<Found>, String> {
+fn run<B: Backend, T: Target<B>>(
+    shape: Shape,
+    plan: Plan,
+    backend: B,
+    target: T,
+) -> Result<Vec<Found>, String> {
     let before = memory("self").resident;
+    let snapshot = Snapshot::new(world::node());
     let mut data_plane = DataPlane {
         shape,
-        target: NftTarget::open().map_err(|e| e.to_string())?,
-        snapshot: Snapshot::new(world::node()),
-        state: State::default(),
+        state: backend.compile(&snapshot).0,
+        backend,
+        target,
+        snapshot,
     };
     let mut found: Vec<Found> = Vec::new();
     let mut tell = |what: &str, value: f64, unit: &str| {
@@ -89,10 +125,10 @@ fn run(shape: Shape) -> Result<Vec<Found>, String> {
     );
 
     let changes =
-        (1..=CHANGES).map(|round| data_plane.change(round * 7919 % shape.services, round));
+        (1..=plan.changes).map(|round| data_plane.change(round * 7919 % shape.services, round));
     let changes: Samples = changes.collect::<Result<_, _>>()?;
     let (mut added, mut removed) = (Vec::new(), Vec::new());
-    for index in shape.services..shape.services + ADDITIONS {
+    for index in shape.services..shape.services + plan.additions {
         added.push(data_plane.change(index, 0)?);
         removed.push(data_plane.remove(index)?);
     }
@@ -111,21 +147,22 @@ fn run(shape: Shape) -> Result<Vec<Found>, String> {
 }
 
 /// What the agent's sync thread holds.
-struct DataPlane {
+struct DataPlane<B: Backend, T> {
     shape: Shape,
-    target: NftTarget,
+    backend: B,
+    target: T,
     snapshot: Snapshot,
-    state: State,
+    state: B::State,
 }
 
-impl DataPlane {
+impl<B: Backend, T: Target<B>> DataPlane<B, T> {
     /// Writes everything into an empty kernel; the time of the compilation, and of all of it.
     fn load(&mut self) -> Result<(Duration, Duration), String> {
         let begun = Instant::now();
-        (self.state, _) = Nftables.compile(&self.snapshot);
+        (self.state, _) = self.backend.compile(&self.snapshot);
         let compiled = begun.elapsed();
         self.target
-            .apply(&Nftables.diff(None, &self.state))
+            .apply(&self.backend.diff(None, &self.state))
             .map_err(|e| e.to_string())?;
         Ok((compiled, begun.elapsed()))
     }
@@ -145,13 +182,13 @@ impl DataPlane {
         let begun = Instant::now();
         let (old, standing) = (self.snapshot.clone(), self.state.clone());
         edit(&mut self.snapshot);
-        Nftables.update(
+        self.backend.update(
             &mut self.state,
             &self.snapshot,
             &self.snapshot.touched(&old),
         );
         self.target
-            .apply(&Nftables.diff(Some(&standing), &self.state))
+            .apply(&self.backend.diff(Some(&standing), &self.state))
             .map_err(|e| e.to_string())?;
         Ok(begun.elapsed())
     }
