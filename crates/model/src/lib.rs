@@ -26,6 +26,7 @@ mod packing;
 mod problem;
 pub mod reset;
 mod route;
+mod scheduler;
 mod service;
 pub mod slow_start;
 mod snapshot;
@@ -42,6 +43,7 @@ pub use overlay::{Overlay, newly_ejected};
 pub use packet::{Origin, Packet, Verdict};
 pub use packing::packed;
 pub use problem::Problem;
+pub use scheduler::Scheduler;
 pub use service::{
     Affinity, Endpoint, Frontend, FrontendKind, Hints, Listener, Place, ServicePort, TrafficPolicy,
 };

@@ -11,6 +11,7 @@ use ipnet::IpNet;
 
 use crate::balance::{Balance, WEIGHT_DEFAULT};
 use crate::name::{Families, Family, PortKey, Protocol};
+use crate::scheduler::Scheduler;
 
 /// `internalTrafficPolicy` or `externalTrafficPolicy`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -181,6 +182,8 @@ pub struct ServicePort {
     pub affinity: Option<Affinity>,
     /// Annotation `portolan.dev/balance`.
     pub balance: Balance,
+    /// Annotation `portolan.dev/ipvs-scheduler`: only ipvs mode reads it.
+    pub scheduler: Option<Scheduler>,
     /// Annotation `portolan.dev/slow-start`, in seconds: how long an endpoint that comes into rotation takes to get its
     /// full share.
     pub slow_start: Option<NonZeroU16>,
@@ -213,6 +216,7 @@ impl ServicePort {
             source_ranges: Vec::new(),
             affinity: None,
             balance: Balance::Random,
+            scheduler: None,
             slow_start: None,
             is_watched: true,
             internal_policy: TrafficPolicy::Cluster,

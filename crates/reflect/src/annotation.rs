@@ -5,14 +5,17 @@ use std::net::IpAddr;
 use std::num::NonZeroU16;
 
 use portolan_k8s::ObjectMeta;
-use portolan_model::Balance;
 use portolan_model::balance::WEIGHT_MAX;
 use portolan_model::slow_start::SECONDS;
+use portolan_model::{Balance, Scheduler};
 
 use crate::address::parse_ip;
 
 /// On a Service: how it chooses among its endpoints.
 pub(crate) const BALANCE: &str = "portolan.dev/balance";
+
+/// On a Service: the kernel's way to choose, in ipvs mode.
+pub(crate) const SCHEDULER: &str = "portolan.dev/ipvs-scheduler";
 
 /// On a Service: how long a new endpoint takes to get its full share.
 pub(crate) const SLOW_START: &str = "portolan.dev/slow-start";
@@ -39,6 +42,15 @@ pub(crate) fn balance(metadata: &ObjectMeta) -> Result<Balance, String> {
         let known = Balance::ALL.map(Balance::as_str).join(", ");
         format!("annotation {BALANCE}: {text:?} is none of {known}; random is used.")
     })
+}
+
+/// The scheduler of IPVS that the Service asks for; what is wrong with the annotation, as a whole sentence.
+pub(crate) fn scheduler(metadata: &ObjectMeta) -> Result<Option<Scheduler>, String> {
+    let Some(text) = text(metadata, SCHEDULER) else {
+        return Ok(None);
+    };
+    let wrong = |words| format!("annotation {SCHEDULER}: {words}; it is left out.");
+    text.parse().map(Some).map_err(wrong)
 }
 
 /// Whether the Service's connections are watched; what is wrong with the annotation, as a whole sentence.
@@ -135,6 +147,15 @@ mod tests {
             annotations: Some([(name.to_owned(), value.to_owned())].into()),
             ..ObjectMeta::default()
         }
+    }
+
+    #[test]
+    fn a_scheduler_has_the_kernels_name() {
+        assert_eq!(scheduler(&ObjectMeta::default()), Ok(None));
+        let sed = Ok(Some(Scheduler::ShortestDelay));
+        assert_eq!(scheduler(&with(SCHEDULER, " sed ")), sed);
+        let wrong = scheduler(&with(SCHEDULER, "fastest")).unwrap_err();
+        assert!(wrong.contains("\"fastest\" is none of rr, wrr"), "{wrong}");
     }
 
     #[test]

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use portolan_k8s::wire;
 use portolan_model::{
-    Affinity, Balance, Families, Family, PortKey, Problem, ServiceName, ServicePort, TrafficPolicy,
+    Affinity, Balance, Families, Family, PortKey, Problem, Scheduler, ServiceName, ServicePort,
+    TrafficPolicy,
 };
 
 use crate::address::{parse_cidr, parse_ip};
@@ -75,6 +76,7 @@ impl Reader<'_> {
             source_ranges: self.source_ranges(&owned(&spec.load_balancer_source_ranges)),
             affinity: affinity(spec),
             balance: self.balance(service),
+            scheduler: self.scheduler(service),
             slow_start: self.slow_start(service),
             is_watched: self.is_watched(service),
             internal_policy: policy(&spec.internal_traffic_policy),
@@ -181,6 +183,13 @@ impl Reader<'_> {
         annotation::balance(&service.metadata).unwrap_or_else(|message| {
             self.wrong("InvalidAnnotation", message);
             Balance::default()
+        })
+    }
+
+    fn scheduler(&mut self, service: &wire::Service) -> Option<Scheduler> {
+        annotation::scheduler(&service.metadata).unwrap_or_else(|message| {
+            self.wrong("InvalidAnnotation", message);
+            None
         })
     }
 
