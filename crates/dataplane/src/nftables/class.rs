@@ -50,16 +50,23 @@ pub enum Way {
         /// Whether the source is rewritten.
         masquerade: bool,
     },
+    /// To the virtual server at its address, in ipvs mode.
+    Server {
+        /// Whether the source is rewritten.
+        masquerade: bool,
+    },
 }
 
 impl Way {
-    const ALL: [(Way, char); 6] = [
+    const ALL: [(Way, char); 8] = [
         (Way::Reject, 'r'),
         (Way::Drop, 'd'),
         (Way::pick(List::Main, false), 'm'),
         (Way::pick(List::Main, true), 'M'),
         (Way::pick(List::Other, false), 'o'),
         (Way::pick(List::Other, true), 'O'),
+        (Way::Server { masquerade: false }, 's'),
+        (Way::Server { masquerade: true }, 'S'),
     ];
 
     const fn pick(list: List, masquerade: bool) -> Self {
@@ -75,6 +82,7 @@ impl Way {
     pub(crate) fn target(self) -> Self {
         match self {
             Way::Pick { list, .. } => Way::pick(list, false),
+            Way::Server { .. } => Way::Server { masquerade: false },
             other => other,
         }
     }
@@ -86,7 +94,7 @@ impl Way {
             Way::Pick {
                 masquerade: true,
                 ..
-            }
+            } | Way::Server { masquerade: true }
         )
     }
 }
@@ -197,7 +205,7 @@ impl Class {
 }
 
 /// The name of its chain, e.g. `ip-mMM-3`: reached by address; for pods, host and others the main list, the latter two
-/// masqueraded; three slots. Letters: `m` main, `o` other (capitals masquerade), `r` reject, `d` drop.
+/// masqueraded; three slots. Letters: `m` main, `o` other, `s` virtual server (capitals masquerade), `r` reject, `d` drop.
 impl fmt::Display for Class {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let via = match self.via {

@@ -16,21 +16,45 @@ use super::element::Spot;
 use super::layout::ChainId;
 use super::state::{Backing, Entry, Fragment, Part, State, Table, count_down, count_up, counted};
 
-pub(crate) fn compile(snapshot: &Snapshot) -> (State, Vec<Problem>) {
+/// Which lists somebody else serves: virtual servers, in ipvs mode.
+pub(crate) trait Servers {
+    /// Whether there can be any.
+    const EXIST: bool;
+
+    /// The endpoints that the virtual server at the place of this treatment has; flows to them are handed to it.
+    fn served<'a>(
+        &self,
+        node: &NodeFacts,
+        port: &ServicePort,
+        treatment: &'a Treatment,
+    ) -> Option<&'a Choices>;
+}
+
+/// There are no virtual servers.
+pub(crate) struct NoServers;
+
+impl Servers for NoServers {
+    const EXIST: bool = false;
+
+    fn served<'a>(&self, _: &NodeFacts, _: &ServicePort, _: &'a Treatment) -> Option<&'a Choices> {
+        None
+    }
+}
+
+pub(crate) fn compile<S: Servers>(snapshot: &Snapshot, servers: &S) -> (State, Vec<Problem>) {
     let mut state = State::default();
     let mut problems = Vec::new();
     for family in Family::ALL {
-        *state.table_mut(family) = Table::of(family, snapshot.node());
+        *state.table_mut(family) = Table::of(family, snapshot.node(), S::EXIST);
     }
     let mut hairpins = [const { Vec::new() }; 2];
     // As a rule addresses have the order of names, or none.
     for port in packed(snapshot.ports().collect()) {
         problems.extend(snapshot.problems(port));
-        let fragment = fragment(snapshot.node(), port, &mut problems);
+        let fragment = fragment(snapshot.node(), port, servers, &mut problems);
         insert(&mut state, &fragment);
         for (hairpins, part) in hairpins.iter_mut().zip(&fragment.parts) {
-            let backing = part.iter().map(|part| &part.backing);
-            hairpins.extend(backing.flat_map(|backing| addresses(backing)));
+            hairpins.extend(part.iter().flat_map(addresses));
         }
     }
     for (family, hairpins) in Family::ALL.into_iter().zip(hairpins) {
@@ -41,17 +65,22 @@ pub(crate) fn compile(snapshot: &Snapshot) -> (State, Vec<Problem>) {
 }
 
 /// Takes out all old fragments before any new one goes in: a frontend may have moved from one port to another.
-pub(crate) fn update(state: &mut State, snapshot: &Snapshot, touched: &[PortKey]) -> Vec<Problem> {
+pub(crate) fn update<S: Servers>(
+    state: &mut State,
+    snapshot: &Snapshot,
+    touched: &[PortKey],
+    servers: &S,
+) -> Vec<Problem> {
     let mut problems = Vec::new();
     let mut changed = Vec::new();
     for key in touched {
         let before = state.snapshot.port(key).map(|port| {
             // They were told when it was compiled.
-            fragment(state.snapshot.node(), port, &mut Vec::new())
+            fragment(state.snapshot.node(), port, servers, &mut Vec::new())
         });
         let new = snapshot.port(key).map(|port| {
             problems.extend(snapshot.problems(port));
-            fragment(snapshot.node(), port, &mut problems)
+            fragment(snapshot.node(), port, servers, &mut problems)
         });
         if before == new {
             continue;
@@ -65,8 +94,7 @@ pub(crate) fn update(state: &mut State, snapshot: &Snapshot, touched: &[PortKey]
         insert(state, fragment);
         for (family, part) in Family::ALL.into_iter().zip(&fragment.parts) {
             let table = state.table_mut(family);
-            let backing = part.iter().map(|part| &part.backing);
-            let ips = backing.flat_map(|backing| addresses(backing));
+            let ips = part.iter().flat_map(addresses);
             ips.for_each(|ip| count_up(&mut table.hairpins, ip));
         }
     }
@@ -74,12 +102,18 @@ pub(crate) fn update(state: &mut State, snapshot: &Snapshot, touched: &[PortKey]
     problems
 }
 
-fn fragment(node: &NodeFacts, port: &ServicePort, problems: &mut Vec<Problem>) -> Fragment {
+fn fragment<S: Servers>(
+    node: &NodeFacts,
+    port: &ServicePort,
+    servers: &S,
+    problems: &mut Vec<Problem>,
+) -> Fragment {
     let treatments = decide(node, port);
     let of_family = |family: Family| {
         let ours = |t: &&Treatment| t.frontend.place.family() == family;
         let ours: Vec<&Treatment> = treatments.iter().filter(ours).collect();
-        part(&ours, port, problems)
+        let served = ours.iter().map(|t| servers.served(node, port, t)).collect();
+        part(&ours, served, port, problems)
     };
     let parts = Family::ALL.map(of_family);
     let cluster_ips = port.cluster_ips.clone();
@@ -87,7 +121,12 @@ fn fragment(node: &NodeFacts, port: &ServicePort, problems: &mut Vec<Problem>) -
 }
 
 /// What the treatments of one family become; the first of them gives the port its identity.
-fn part(ours: &[&Treatment], port: &ServicePort, problems: &mut Vec<Problem>) -> Option<Part> {
+fn part(
+    ours: &[&Treatment],
+    served: Vec<Option<&Choices>>,
+    port: &ServicePort,
+    problems: &mut Vec<Problem>,
+) -> Option<Part> {
     let first = ours.first()?;
     let protocol = first.frontend.protocol;
     let spot = |treatment: &Treatment| Spot {
@@ -107,8 +146,14 @@ fn part(ours: &[&Treatment], port: &ServicePort, problems: &mut Vec<Problem>) ->
         services: Vec::new(),
         allowed: Vec::new(),
         node_port: None,
+        served: Vec::new(),
     };
-    let ways: Vec<[Way; 3]> = ours.iter().map(|t| lists.ways(t)).collect();
+    let treatments = ours.iter().zip(&served);
+    let ways: Vec<[Way; 3]> = treatments
+        .map(|(t, served)| lists.ways(t, *served))
+        .collect();
+    let endpoints = served.iter().flatten().flat_map(|s| s.addresses.iter());
+    part.served.extend(endpoints);
     let backing = lists.backing(port, problems);
     for (treatment, ways) in ours.iter().zip(ways) {
         let at = spot(treatment);
@@ -178,14 +223,22 @@ fn class_of(via: Via, treatment: &Treatment, ways: [Way; 3], backing: &Backing) 
 struct Lists<'a>(Vec<&'a Choices>);
 
 impl<'a> Lists<'a> {
-    fn ways(&mut self, treatment: &'a Treatment) -> [Way; 3] {
-        [&treatment.pod, &treatment.host, &treatment.outside].map(|action| self.way(action))
+    fn ways(&mut self, treatment: &'a Treatment, served: Option<&Choices>) -> [Way; 3] {
+        let all = [&treatment.pod, &treatment.host, &treatment.outside];
+        all.map(|action| self.way(action, served))
     }
 
-    fn way(&mut self, action: &'a Action) -> Way {
+    fn way(&mut self, action: &'a Action, served: Option<&Choices>) -> Way {
         let (endpoints, masquerade) = match action {
             Action::Reject => return Way::Reject,
             Action::Drop => return Way::Drop,
+            Action::Balance {
+                endpoints,
+                masquerade,
+            } if served == Some(endpoints) => {
+                let masquerade = *masquerade;
+                return Way::Server { masquerade };
+            }
             Action::Balance {
                 endpoints,
                 masquerade,
@@ -234,9 +287,10 @@ fn turns(part: &Part) -> BTreeSet<Turn> {
     classes.flat_map(|class| class.turns(part.id)).collect()
 }
 
-/// The addresses of a backing, each once.
-fn addresses(backing: &Backing) -> BTreeSet<IpAddr> {
-    let all = backing.main.iter().chain(backing.other.iter());
+/// The addresses of all its endpoints, each once.
+fn addresses(part: &Part) -> BTreeSet<IpAddr> {
+    let lists = part.backing.main.iter().chain(part.backing.other.iter());
+    let all = lists.chain(part.served.iter().copied());
     all.map(|to| to.ip()).collect()
 }
 
@@ -291,7 +345,7 @@ fn remove(state: &mut State, fragment: &Fragment) {
             table.allowed.remove(spot);
         }
         table.backings.remove(&part.id);
-        for ip in addresses(&part.backing) {
+        for ip in addresses(part) {
             count_down(&mut table.hairpins, &ip);
         }
     }

@@ -32,6 +32,10 @@ pub enum Field {
     Mark,
     /// Conntrack's status bits.
     Status,
+    /// The mark of the flow's conntrack entry.
+    FlowMark,
+    /// Whether the packet goes the way of the flow's first one (0) or back (1), 1 byte.
+    Direction,
 }
 
 impl Field {
@@ -39,7 +43,7 @@ impl Field {
     pub const fn len(self, family: Family) -> usize {
         match (self, family) {
             (Field::Source | Field::Destination, Family::V6) | (Field::InterfaceName, _) => 16,
-            (Field::Protocol, _) => 1,
+            (Field::Protocol | Field::Direction, _) => 1,
             (Field::Port | Field::SourcePort, _) => 2,
             _ => 4,
         }
@@ -160,6 +164,8 @@ pub enum Expr {
     },
     /// Sets the packet mark.
     SetMark(Reg),
+    /// Sets the mark of the flow's conntrack entry.
+    SetFlowMark(Reg),
     /// Rewrites the destination, for the whole flow.
     Dnat {
         /// Where the address starts.
@@ -173,6 +179,8 @@ pub enum Expr {
     Reject(Rejection),
     /// No answer.
     Drop,
+    /// The end of the base chain: the packet goes on.
+    Accept,
     /// Continues in a chain and comes back.
     Jump(ChainId),
 }

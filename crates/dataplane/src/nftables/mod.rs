@@ -30,19 +30,20 @@ mod addresses;
 mod adopt;
 mod bytes;
 mod class;
-mod compile;
-mod diff;
+pub(crate) mod compile;
+pub(crate) mod diff;
 mod element;
 mod expr;
 mod layout;
 mod render;
 mod show;
 mod state;
-mod trace;
+pub(crate) mod trace;
 
 pub use adopt::{Readback, adopt};
 pub use bytes::Data;
 pub use class::{Class, List, Turn, Via, Way};
+use compile::NoServers;
 pub use diff::{Op, Ops};
 pub use element::{Element, Spot};
 pub use expr::{Expr, Field, Reg, Rejection, Rule};
@@ -58,6 +59,9 @@ use portolan_model::{Backend, Packet, PortKey, Problem, Snapshot, Verdict};
 /// The bit of the packet mark that asks postrouting to masquerade, as kube-proxy's default.
 pub const MASQUERADE_MARK: u32 = 0x4000;
 
+/// The bit of the mark of flows, and of their packets on the way in, that leads to a virtual server of ipvs mode.
+pub const SERVER_MARK: u32 = 0x2000;
+
 /// The most endpoints that one list of one Service port can have: slots and counts are 16 bits wide.
 pub use portolan_model::balance::ENDPOINTS_MAX;
 
@@ -70,11 +74,11 @@ impl Backend for Nftables {
     type Ops = Ops;
 
     fn compile(&self, snapshot: &Snapshot) -> (State, Vec<Problem>) {
-        compile::compile(snapshot)
+        compile::compile(snapshot, &NoServers)
     }
 
     fn update(&self, state: &mut State, snapshot: &Snapshot, touched: &[PortKey]) -> Vec<Problem> {
-        compile::update(state, snapshot, touched)
+        compile::update(state, snapshot, touched, &NoServers)
     }
 
     fn diff(&self, from: Option<&State>, to: &State) -> Ops {
@@ -86,10 +90,10 @@ impl Backend for Nftables {
     }
 
     fn trace(&self, state: &State, packet: &Packet) -> Verdict {
-        trace::trace(state, packet)
+        trace::trace(state, packet, &|_| Vec::new())
     }
 
     fn shares(&self, state: &State, packet: &Packet) -> BTreeMap<SocketAddr, u32> {
-        trace::shares(state, packet)
+        trace::shares(state, packet, &|_| Vec::new())
     }
 }

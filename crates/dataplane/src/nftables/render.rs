@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use portolan_model::{Family, LocalPods};
 
-use super::MASQUERADE_MARK;
 use super::expr::{Expr, Field, Reg, Rejection, Rule};
 use super::layout::{BaseChain, ChainId, SetName};
+use super::{MASQUERADE_MARK, SERVER_MARK};
 
 /// How rules recognise pods; the ranges themselves are elements.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -95,15 +95,15 @@ impl Registers {
     }
 }
 
-/// The rules of `chain` in the table of `family`.
-pub(crate) fn rules(family: Family, chain: &ChainId, pods: &Pods) -> Vec<Rule> {
+/// The rules of `chain` in the table of `family`; `servers` says whether there are virtual servers beside it.
+pub(crate) fn rules(family: Family, chain: &ChainId, pods: &Pods, servers: bool) -> Vec<Rule> {
     let at = Registers::of(family);
     match chain {
         ChainId::Base(BaseChain::Services) => services(&at),
         ChainId::Base(BaseChain::Prerouting | BaseChain::Output) => {
             vec![Rule(vec![Expr::Jump(ChainId::Base(BaseChain::Services))])]
         }
-        ChainId::Base(BaseChain::Postrouting) => postrouting(&at),
+        ChainId::Base(BaseChain::Postrouting) => postrouting(&at, servers),
         ChainId::Turn(turn) => turn::rules(&at, turn),
         ChainId::Class(class) => chain::Chain { at, class, pods }.rules(),
     }
@@ -173,6 +173,18 @@ fn rejections(at: &Registers, condition: &[Expr]) -> [Rule; 2] {
     [Rule(reset), Rule(unreachable)]
 }
 
+/// Makes the flow one of a virtual server: the chains of ipvs mode bring its packets there.
+fn to_server() -> [Expr; 4] {
+    let (mask, xor) = (!SERVER_MARK, SERVER_MARK);
+    let reg = SCRATCH;
+    [
+        Expr::Load(Field::FlowMark, reg),
+        Expr::Bits { reg, mask, xor },
+        Expr::SetFlowMark(reg),
+        Expr::Accept,
+    ]
+}
+
 fn set_mark() -> [Expr; 3] {
     let (mask, xor) = (!MASQUERADE_MARK, MASQUERADE_MARK);
     let reg = SCRATCH;
@@ -186,7 +198,7 @@ fn set_mark() -> [Expr; 3] {
 /// `IPS_DST_NAT` of linux/netfilter/nf_conntrack_common.h.
 pub(crate) const STATUS_DNAT: u32 = 1 << 5;
 
-fn postrouting(at: &Registers) -> Vec<Rule> {
+fn postrouting(at: &Registers, servers: bool) -> Vec<Rule> {
     let reg = SCRATCH;
     let bits = |mask, xor| Expr::Bits { reg, mask, xor };
     let compare = |negate, value: u32| Expr::Compare {
@@ -203,20 +215,34 @@ fn postrouting(at: &Registers) -> Vec<Rule> {
         Expr::SetMark(reg),
         Expr::Masquerade,
     ];
-    let hairpin = vec![
+    let hairpin = |translated: [Expr; 3]| {
+        let mut all = translated.to_vec();
+        all.extend([
+            Expr::Load(Field::Source, at.endpoint),
+            Expr::Load(Field::Destination, Reg(at.endpoint_port.0)),
+            Expr::Member {
+                set: SetName::Hairpins,
+                key: at.endpoint,
+                negate: false,
+            },
+            Expr::Masquerade,
+        ]);
+        Rule(all)
+    };
+    let by_us = [
         Expr::Load(Field::Status, reg),
         bits(STATUS_DNAT, 0),
         compare(true, 0),
-        Expr::Load(Field::Source, at.endpoint),
-        Expr::Load(Field::Destination, Reg(at.endpoint_port.0)),
-        Expr::Member {
-            set: SetName::Hairpins,
-            key: at.endpoint,
-            negate: false,
-        },
-        Expr::Masquerade,
     ];
-    vec![Rule(marked), Rule(hairpin)]
+    // IPVS translates without telling conntrack's status.
+    let by_server = [
+        Expr::Load(Field::FlowMark, reg),
+        bits(SERVER_MARK, 0),
+        compare(true, 0),
+    ];
+    let mut rules = vec![Rule(marked), hairpin(by_us)];
+    rules.extend(servers.then(|| hairpin(by_server)));
+    rules
 }
 
 #[cfg(test)]

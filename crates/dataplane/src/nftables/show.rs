@@ -142,6 +142,8 @@ impl Words {
                     Field::InterfaceName => "iifname".into(),
                     Field::Mark => "meta mark".into(),
                     Field::Status => "ct status".into(),
+                    Field::FlowMark => "ct mark".into(),
+                    Field::Direction => "ct direction".into(),
                 };
                 self.put(*reg, text, field.len(family).div_ceil(4) as u8);
                 None
@@ -220,6 +222,7 @@ impl Words {
                 self.key(*data, SetName::Affinity.data()),
             )),
             Expr::SetMark(reg) => Some(format!("meta mark set {}", self.one(*reg))),
+            Expr::SetFlowMark(reg) => Some(format!("ct mark set {}", self.one(*reg))),
             Expr::Dnat { address, port } => {
                 let (address, port) = (self.one(*address), self.one(*port));
                 Some(format!("dnat {ip} to {address} : {port}"))
@@ -231,6 +234,7 @@ impl Words {
                 Family::V6 => "reject with icmpv6 port-unreachable".into(),
             }),
             Expr::Drop => Some("drop".into()),
+            Expr::Accept => Some("accept".into()),
             Expr::Jump(chain) => Some(format!("jump {chain}")),
         }
     }

@@ -130,6 +130,8 @@ pub(crate) struct Part {
     /// Sources that may enter the guarded ones of them.
     pub allowed: Vec<(Spot, Arc<[IpNet]>)>,
     pub node_port: Option<(Protocol, u16, Class)>,
+    /// Endpoints that stand behind virtual servers instead of the backing.
+    pub served: Vec<SocketAddr>,
 }
 
 /// What one Service port contributes, by family.
@@ -162,6 +164,8 @@ pub(crate) struct Table {
     pub chains: OrdMap<ChainId, ChainUse>,
     /// How rules recognise pods. Not compared: the digests of the chains depend on it.
     pub pods: Pods,
+    /// Whether there are virtual servers beside it. Not compared, for the same reason.
+    pub servers: bool,
 }
 
 impl PartialEq for Table {
@@ -181,8 +185,9 @@ impl PartialEq for Table {
 
 impl Table {
     /// The table of a node without Services.
-    pub fn of(family: Family, node: &NodeFacts) -> Self {
+    pub fn of(family: Family, node: &NodeFacts, servers: bool) -> Self {
         let mut table = Table {
+            servers,
             pods: Pods::of(&node.local_pods),
             ..Table::default()
         };
@@ -225,7 +230,7 @@ impl Table {
     }
 
     pub fn rules(&self, family: Family, chain: &ChainId) -> Vec<Rule> {
-        render::rules(family, chain, &self.pods)
+        render::rules(family, chain, &self.pods, self.servers)
     }
 
     /// All elements, in a fixed order.

@@ -12,15 +12,20 @@ use portolan_model::balance::CLIENT_SEED;
 use portolan_model::hash::{jhash, scale};
 use portolan_model::{Family, Packet, Verdict};
 
-use super::State;
 use super::bytes::Reader;
 use super::expr::{Expr, Field, Reg};
 use super::layout::{BaseChain, ChainId, SetName};
 use super::render::STATUS_DNAT;
 use super::state::Table;
+use super::{SERVER_MARK, State};
 
-/// Follows `packet` through the hooks that it meets.
-pub(crate) fn trace(state: &State, packet: &Packet) -> Verdict {
+/// Follows `packet` through the hooks that it meets. `server` tells the endpoints of the virtual server that a packet is
+/// handed to, and how many of its choices lead to each.
+pub(crate) fn trace(
+    state: &State,
+    packet: &Packet,
+    server: &dyn Fn(&Packet) -> Vec<(SocketAddr, u32)>,
+) -> Verdict {
     let world = World::of(state, packet);
     let mut choices = BTreeMap::new();
     let mut others = Vec::new();
@@ -29,9 +34,14 @@ pub(crate) fn trace(state: &State, packet: &Packet) -> Verdict {
             End::Dnat(to) => {
                 choices.insert(to, world.masquerades(machine, to));
             }
+            End::Accept if machine.flow_mark & SERVER_MARK != 0 => {
+                for (to, _) in server(packet) {
+                    choices.insert(to, world.masquerades(machine.clone(), to));
+                }
+            }
             End::Reject => others.push(Verdict::Reject),
             End::Drop => others.push(Verdict::Drop),
-            End::Through | End::Masquerade => others.push(Verdict::Pass),
+            End::Accept | End::Through | End::Masquerade => others.push(Verdict::Pass),
         }
     }
     // Random branches that end in different ways: the worst of them counts.
@@ -41,11 +51,17 @@ pub(crate) fn trace(state: &State, packet: &Packet) -> Verdict {
 }
 
 /// How many of the random choices lead to each endpoint. A rule chooses once, so all of them are equally likely.
-pub(crate) fn shares(state: &State, packet: &Packet) -> BTreeMap<SocketAddr, u32> {
+pub(crate) fn shares(
+    state: &State,
+    packet: &Packet,
+    server: &dyn Fn(&Packet) -> Vec<(SocketAddr, u32)>,
+) -> BTreeMap<SocketAddr, u32> {
     let mut all = BTreeMap::new();
-    for (end, _) in World::of(state, packet).enter(packet) {
-        if let End::Dnat(to) = end {
-            *all.entry(to).or_default() += 1;
+    for (end, machine) in World::of(state, packet).enter(packet) {
+        match end {
+            End::Dnat(to) => *all.entry(to).or_default() += 1,
+            End::Accept if machine.flow_mark & SERVER_MARK != 0 => all.extend(server(packet)),
+            _ => {}
         }
     }
     all
@@ -58,6 +74,7 @@ enum End {
     Masquerade,
     Reject,
     Drop,
+    Accept,
     /// The end of the base chain: accepted.
     Through,
 }
@@ -73,6 +90,7 @@ struct Machine {
     protocol: u8,
     interface: Option<String>,
     mark: u32,
+    flow_mark: u32,
     status: u32,
 }
 
@@ -90,6 +108,7 @@ impl Machine {
             protocol: packet.protocol.number(),
             interface: packet.interface.as_deref().map(str::to_owned),
             mark: 0,
+            flow_mark: 0,
             status: 0,
         }
     }
@@ -125,6 +144,9 @@ impl Machine {
                 name
             }
             Field::Mark => self.mark.to_ne_bytes().to_vec(),
+            Field::FlowMark => self.flow_mark.to_ne_bytes().to_vec(),
+            // The first packet of a flow goes its way.
+            Field::Direction => vec![0],
             Field::Status => self.status.to_ne_bytes().to_vec(),
         };
         self.put(reg, &bytes);
@@ -176,7 +198,9 @@ impl<'a> World<'a> {
     fn masquerades(&self, mut machine: Machine, to: SocketAddr) -> bool {
         machine.destination = to.ip();
         machine.port = to.port();
-        machine.status |= STATUS_DNAT;
+        if machine.flow_mark & SERVER_MARK == 0 {
+            machine.status |= STATUS_DNAT;
+        }
         let ends = self.run(&ChainId::Base(BaseChain::Postrouting), machine);
         ends.iter().any(|(end, _)| *end == End::Masquerade)
     }
@@ -293,6 +317,7 @@ impl<'a> World<'a> {
             }
             Expr::Remember { .. } | Expr::Forget { .. } => {}
             Expr::SetMark(reg) => machine.mark = machine.number(*reg),
+            Expr::SetFlowMark(reg) => machine.flow_mark = machine.number(*reg),
             Expr::Dnat { address, port } => {
                 let ip = self.reader(machine.from(*address)).address();
                 let port = self.reader(machine.from(*port)).port();
@@ -303,6 +328,7 @@ impl<'a> World<'a> {
             Expr::Masquerade => return Step::End(End::Masquerade),
             Expr::Reject(_) => return Step::End(End::Reject),
             Expr::Drop => return Step::End(End::Drop),
+            Expr::Accept => return Step::End(End::Accept),
             Expr::Jump(chain) => return Step::Jump(*chain),
         }
         Step::Next

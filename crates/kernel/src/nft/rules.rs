@@ -173,12 +173,19 @@ fn write_expr(out: &mut Writer, family: Family, what: &Expr) {
                 out.raw(2, &[4]);
             }
         }),
+        Expr::SetFlowMark(from) => expr(out, "ct", |out| {
+            out.number(2, CT_MARK);
+            reg(out, 4, *from);
+        }),
         Expr::Drop => verdict(out, VERDICT_DROP, None),
+        Expr::Accept => verdict(out, VERDICT_ACCEPT, None),
         Expr::Jump(chain) => verdict(out, VERDICT_JUMP, Some(chain.to_string())),
     }
 }
 
 const META_MARK: u32 = 3;
+const CT_MARK: u32 = 3;
+const VERDICT_ACCEPT: i32 = 1;
 const NUMGEN_INCREMENTAL: u32 = 0;
 const NUMGEN_RANDOM: u32 = 1;
 const HASH_JENKINS: u32 = 0;
@@ -205,6 +212,8 @@ pub(super) fn load(out: &mut Writer, family: Family, field: Field, to: Reg) {
         (Field::InterfaceName, _) => ("meta", 6),
         (Field::Mark, _) => ("meta", META_MARK),
         (Field::Status, _) => ("ct", 2),
+        (Field::FlowMark, _) => ("ct", CT_MARK),
+        (Field::Direction, _) => ("ct", 1),
     };
     expr(out, name, |out| {
         reg(out, 1, to);

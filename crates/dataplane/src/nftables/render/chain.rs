@@ -5,7 +5,7 @@ use portolan_model::{Balance, Origin};
 use super::super::class::{Class, List, Via, Way};
 use super::super::expr::{Expr, Field, Reg, Rule};
 use super::super::layout::SetName;
-use super::{Pods, Registers, SCRATCH, pick, rejections, set_mark};
+use super::{Pods, Registers, SCRATCH, pick, rejections, set_mark, to_server};
 
 /// The chain of one class.
 pub(super) struct Chain<'a> {
@@ -125,6 +125,14 @@ impl Chain<'_> {
             Way::Drop => {
                 let mut rule = condition.to_vec();
                 rule.push(Expr::Drop);
+                rules.push(Rule(rule));
+            }
+            Way::Server { .. } => {
+                let mut rule = condition.to_vec();
+                if masquerade {
+                    rule.extend(set_mark());
+                }
+                rule.extend(to_server());
                 rules.push(Rule(rule));
             }
             Way::Pick { list, .. } => {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use portolan_model::{Endpoint, NodeFacts, PortKey, Protocol, ServicePort, Snapshot};
 
-use super::super::compile::compile;
+use super::super::compile::{NoServers, compile};
 use super::*;
 
 /// A Service at 172.30.0.1:80 with two endpoints, and what it is compiled to.
@@ -18,7 +18,7 @@ fn state() -> State {
         endpoints: [10, 11].map(endpoint).into(),
         ..ServicePort::new(key, NonZeroU16::new(80).unwrap())
     });
-    compile(&snapshot).0
+    compile(&snapshot, &NoServers).0
 }
 
 fn ask(state: &State) -> Verdict {
@@ -28,7 +28,7 @@ fn ask(state: &State) -> Verdict {
         protocol: Protocol::Tcp,
         interface: Some("pod0".into()),
     };
-    trace(state, &packet)
+    trace(state, &packet, &|_| Vec::new())
 }
 
 #[test]
