@@ -25,6 +25,11 @@ need iptables iptables
 need unshare util-linux
 need mount mount
 need kubectl kubernetes-client
+# The small machine in which ipvs mode is tested (scripts/machine.sh).
+if [ "$want" = all ]; then
+    need qemu-system-x86_64 qemu-system-x86
+    need ipvsadm ipvsadm
+fi
 # Headers of the C library, for crates that build C (aws-lc-sys).
 echo '#include <stdlib.h>' | gcc -E - >/dev/null 2>&1 || missing+=(libc6-dev)
 
@@ -42,6 +47,27 @@ if [ "${#missing[@]}" -gt 0 ]; then
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 else
     echo "setup: all Debian packages are there"
+fi
+
+# Debian's kernel, which has IPVS, and a shell for the machine: unpacked below target/, nothing is installed.
+get_machine() {
+    local linux
+    apt-cache show busybox-static >/dev/null 2>&1 || as_root apt-get update -qq
+    linux="$(apt-cache depends linux-image-cloud-amd64 2>/dev/null | sed -n 's/.*Depends: \(linux-image-[^ ]*\)$/\1/p' | head -1)"
+    [ -n "$linux" ] || {
+        echo "setup: no package linux-image-cloud-amd64 here; the tests of ipvs mode will say that they are skipped" >&2
+        return 0
+    }
+    echo "setup: getting $linux for the tests of ipvs mode"
+    rm -rf target/machine.new
+    mkdir -p target/machine.new
+    (cd target/machine.new && apt-get download -qq "$linux" busybox-static 2>/dev/null &&
+        dpkg -x linux-image-*.deb linux && dpkg -x busybox-static_*.deb busybox && rm -- *.deb)
+    rm -rf target/machine
+    mv target/machine.new target/machine
+}
+if [ "$want" = all ] && command -v apt-get >/dev/null && [ ! -x target/machine/busybox/bin/busybox ]; then
+    get_machine
 fi
 
 command -v cargo >/dev/null || {

@@ -1,5 +1,5 @@
 //! Everything that talks to the Linux kernel: namespaces, links, addresses, routes, sysctls, mounts and processes
-//! for the lab and the tests, and (modules `nft`, `iptables` and `conntrack`) the targets and the flows.
+//! for the lab and the tests, and (modules `nft`, `iptables`, `ipvs` and `conntrack`) the targets and the flows.
 //!
 //! This is the only crate with `unsafe`; each use says why it is sound.
 //! Nothing here decides anything about Services.
@@ -12,8 +12,10 @@ pub mod error;
 pub mod fdpass;
 pub mod inherit;
 pub mod iptables;
+pub mod ipvs;
 pub mod isolate;
 pub mod link;
+pub mod machine;
 pub mod memory;
 pub mod mount;
 pub mod namespace;
@@ -31,6 +33,7 @@ pub use conntrack::Conntrack;
 pub use ebpf::EbpfTarget;
 pub use error::{Error, Result};
 pub use iptables::IptablesTarget;
+pub use ipvs::IpvsTarget;
 pub use link::Links;
 pub use netns::Netns;
 pub use nft::NftTarget;

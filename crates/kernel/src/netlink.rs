@@ -43,6 +43,15 @@ impl RouteSocket {
             .map(drop)
     }
 
+    /// Sends one question and collects the answer.
+    pub fn question(
+        &mut self,
+        what: &str,
+        message: RouteNetlinkMessage,
+    ) -> Result<Vec<RouteNetlinkMessage>> {
+        self.ask(what, NLM_F_REQUEST | NLM_F_ACK, message)
+    }
+
     /// Sends one listing request and collects the answers.
     pub fn dump(
         &mut self,

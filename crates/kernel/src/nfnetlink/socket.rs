@@ -2,7 +2,8 @@
 
 use std::io;
 
-use netlink_sys::{Socket, protocols::NETLINK_NETFILTER};
+use netlink_sys::Socket;
+use netlink_sys::protocols::{NETLINK_GENERIC, NETLINK_NETFILTER};
 use nix::sys::socket::sockopt::{SndBuf, SndBufForce};
 use nix::sys::socket::{getsockopt, setsockopt};
 use portolan_model::ApplyError;
@@ -60,15 +61,21 @@ pub(crate) fn words_of(errno: i32) -> String {
 impl Nfnetlink {
     /// Opens a socket in the network namespace of the calling thread.
     pub fn open() -> Result<Self, ApplyError> {
-        let open = || {
-            let mut socket = Socket::new(NETLINK_NETFILTER)?;
-            socket.bind_auto()?;
-            socket.set_non_blocking(true)?;
-            socket.set_cap_ack(true)?;
-            socket.set_ext_ack(true)?;
-            Ok(socket)
-        };
-        let socket = open().map_err(failed("cannot open a netlink socket to netfilter"))?;
+        Nfnetlink::open_to(NETLINK_NETFILTER)
+            .map_err(failed("cannot open a netlink socket to netfilter"))
+    }
+
+    /// The same towards generic netlink, which IPVS speaks: with [`Writer::begin_generic`].
+    pub fn open_generic() -> Result<Self, ApplyError> {
+        Nfnetlink::open_to(NETLINK_GENERIC).map_err(failed("cannot open a generic netlink socket"))
+    }
+
+    fn open_to(protocol: isize) -> io::Result<Self> {
+        let mut socket = Socket::new(protocol)?;
+        socket.bind_auto()?;
+        socket.set_non_blocking(true)?;
+        socket.set_cap_ack(true)?;
+        socket.set_ext_ack(true)?;
         // Without the privilege the first transaction says so; a small buffer only loses the words of errors.
         let _ = socket.set_rx_buf_sz(RECEIVE_BYTES as libc::c_int);
         Ok(Nfnetlink {
@@ -100,7 +107,7 @@ impl Nfnetlink {
 
     fn send(&mut self, bytes: &[u8]) -> Result<(), ApplyError> {
         let sent = self.socket.send(bytes, 0);
-        sent.map(drop).map_err(failed("cannot send to netfilter"))
+        sent.map(drop).map_err(failed("cannot send to the kernel"))
     }
 
     /// Puts the next datagram into the buffer; false when there is none.
@@ -132,7 +139,7 @@ impl Nfnetlink {
             match self.receive() {
                 Ok(true) => {}
                 Ok(false) => break,
-                Err(error) => return Err(lost(failed("cannot hear netfilter")(error))),
+                Err(error) => return Err(lost(failed("cannot hear the kernel")(error))),
             }
             for message in Message::all(&self.buffer).filter(|m| m.kind == ERROR) {
                 match refusal(&message) {

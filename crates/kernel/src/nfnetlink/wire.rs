@@ -65,6 +65,11 @@ impl Writer {
         self.start(CTNETLINK << 8 | kind, flags, family, 0);
     }
 
+    /// Starts a message of a family of generic netlink.
+    pub fn begin_generic(&mut self, family_id: u16, flags: u16, command: u8) {
+        self.start(family_id, flags, command, 0);
+    }
+
     /// Starts a batch that is refused unless the rule set has this generation.
     pub fn begin_batch(&mut self, generation: Option<u32>) {
         self.start(BATCH_BEGIN, 0, 0, NFTABLES);

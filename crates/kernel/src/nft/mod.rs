@@ -10,6 +10,7 @@
 mod batch;
 mod counts;
 mod numbers;
+pub(crate) mod path;
 mod read;
 mod resets;
 mod rules;
