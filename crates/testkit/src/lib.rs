@@ -8,6 +8,7 @@
 
 pub mod cluster;
 pub mod fake_iptables;
+pub mod fake_ipvs;
 pub mod fake_nft;
 pub mod faulty;
 pub mod live;

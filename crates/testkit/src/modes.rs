@@ -3,9 +3,11 @@
 mod ebpf;
 
 use portolan_dataplane::iptables::Iptables;
+use portolan_dataplane::ipvs::Ipvs;
 use portolan_dataplane::nftables::Nftables;
 use portolan_kernel::iptables::Variant;
-use portolan_kernel::{IptablesTarget, NftTarget};
+use portolan_kernel::ipvs::Settings;
+use portolan_kernel::{IptablesTarget, IpvsTarget, NftTarget};
 
 use crate::live::{Outcome, against_kernel};
 use crate::pure::not_applicable;
@@ -21,7 +23,7 @@ pub struct Mode {
 }
 
 /// All that there are.
-pub const ALL: [Mode; 4] = [
+pub const ALL: [Mode; 5] = [
     Mode {
         name: "nftables",
         run: nftables,
@@ -37,6 +39,10 @@ pub const ALL: [Mode; 4] = [
     Mode {
         name: "ebpf",
         run: ebpf::run,
+    },
+    Mode {
+        name: "ipvs",
+        run: ipvs,
     },
 ];
 
@@ -59,4 +65,15 @@ fn iptables(variant: Variant, scenario: &Scenario) -> Outcome {
         Err(error) => Err(error.to_string()),
     };
     against_kernel(&Iptables::DEFAULT, open, scenario)
+}
+
+fn ipvs(scenario: &Scenario) -> Outcome {
+    let open = |netns: &portolan_kernel::Netns| {
+        let target = netns.run(|| IpvsTarget::open(&Settings::default()));
+        match target {
+            Ok(target) => target.map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        }
+    };
+    against_kernel(&Ipvs::default(), open, scenario)
 }

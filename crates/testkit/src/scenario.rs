@@ -97,9 +97,16 @@ pub struct ScenarioError {
 }
 
 impl Scenario {
+    /// Where the scenarios of this repository lie.
+    pub fn folder() -> PathBuf {
+        let own = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let root = own.ancestors().nth(2).unwrap_or(own);
+        root.join("scenarios")
+    }
+
     /// Every scenario of this repository, in the order of their names.
     pub fn all() -> Result<Vec<Scenario>, ScenarioError> {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scenarios");
+        let root = Scenario::folder();
         let mut files = Vec::new();
         list(&root, &mut files)?;
         files.sort();

@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use std::sync::Mutex;
 use std::time::Instant;
 
+use portolan_kernel::machine::{self, Ended};
 use portolan_kernel::namespace::{Kinds, enter_new};
 use portolan_testkit::live::Outcome;
 use portolan_testkit::modes::{self, Mode};
@@ -42,7 +43,10 @@ fn main() -> io::Result<ExitCode> {
     enter_new(Kinds::CLONE_NEWNET | Kinds::CLONE_NEWNS).map_err(io::Error::other)?;
     let mut sums = Vec::new();
     for mode in &wanted.modes {
-        sums.push(prove(*mode, &scenarios, &wanted)?);
+        sums.push(match lacks(mode) {
+            false => prove(*mode, &scenarios, &wanted)?,
+            true => prove_in_machine(*mode, &wanted)?,
+        });
     }
     for (mode, sum) in wanted.modes.iter().zip(&sums) {
         let Sum {
@@ -129,6 +133,24 @@ impl Sum {
         *place += 1;
     }
 
+    /// Out of its own line, as [`main`] writes it.
+    fn read(line: &str) -> Option<Self> {
+        let (_, counts) = line.split_once(": ")?;
+        let mut sum = Sum::default();
+        for part in counts.split(", ") {
+            let (count, what) = part.split_once(' ')?;
+            let place = match what {
+                "passed" => &mut sum.passed,
+                "not applicable" => &mut sum.other,
+                "failed" => &mut sum.failed,
+                "skipped" => &mut sum.skipped,
+                _ => return None,
+            };
+            *place = count.parse().ok()?;
+        }
+        Some(sum)
+    }
+
     fn holds(&mut self, holds: bool) {
         match holds {
             true => self.passed += 1,
@@ -170,6 +192,43 @@ fn prove(mode: Mode, scenarios: &[Scenario], wanted: &Wanted) -> io::Result<Sum>
         writeln!(out, "not applicable: {why} ({})", names.join(", "))?;
     }
     writeln!(out, "in {:.1?}", begun.elapsed())?;
+    Ok(sum)
+}
+
+/// Whether this machine's kernel cannot do a mode at all; Debian's can.
+fn lacks(mode: &Mode) -> bool {
+    mode.name == "ipvs" && !portolan_kernel::ipvs::is_known()
+}
+
+/// Runs this program for one mode in a small machine with Debian's kernel, and reads its sum.
+fn prove_in_machine(mode: Mode, wanted: &Wanted) -> io::Result<Sum> {
+    let mut out = io::stdout();
+    let mut sum = Sum::default();
+    let mut arguments = vec!["--mode".to_owned(), mode.name.to_owned()];
+    arguments.extend(wanted.parts.iter().cloned());
+    let mut found = None;
+    let begun = Instant::now();
+    writeln!(out, "\n== {} in a machine of its own", mode.name)?;
+    let ended = machine::run(&arguments, &[Scenario::folder()], |line| {
+        match line.strip_prefix("matrix ") {
+            Some(line) => found = Sum::read(line),
+            None => drop(writeln!(io::stdout(), "  {line}")),
+        }
+    });
+    writeln!(out, "in {:.1?} with the machine", begun.elapsed())?;
+    match (ended.map_err(io::Error::other)?, found) {
+        (Ended::Missing, _) => {
+            let why = "QEMU or its kernel is missing: run scripts/setup.sh".to_owned();
+            writeln!(out, "SKIPPED {}: {why}", mode.name)?;
+            sum.add(&Outcome::Skipped(why));
+        }
+        (Ended::Status(0), Some(found)) => sum = found,
+        (ended, found) => {
+            writeln!(out, "FAILED  the machine: {ended:?}")?;
+            sum = found.unwrap_or_default();
+            sum.failed = sum.failed.max(1);
+        }
+    }
     Ok(sum)
 }
 
@@ -274,7 +333,7 @@ const WRONG: [&str; 11] = [
     "{from: outside, to: 172.30.0.1:80, expect: [10.1.0.10:8080, 10.2.0.10:8080], masquerade: false}",
     "{from: pod, to: 172.30.0.1:80, expect: [10.1.0.10:8080, 10.2.0.10:8080], sticks: true}",
     "{from: pod, to: 172.30.0.1:80, expect: [10.1.0.10:8080, 10.2.0.10:8080], shares: [9, 1]}",
-    "{from: pod, to: 172.30.0.1:80, expect: [10.1.0.10:8080, 10.2.0.10:8080], shares: [9, 9], inTurn: true}",
+    "{from: pod, to: 172.30.0.1:80, expect: [10.1.0.10:8080, 10.2.0.10:8080], shares: [9, 1], inTurn: true}",
     "{from: pod, to: 172.30.0.1:80, expect: REJECT}",
     "{from: pod, to: 172.30.0.1:80, expect: DROP}",
     "{from: pod, to: 172.30.0.1:81, expect: DROP}",

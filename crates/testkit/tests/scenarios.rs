@@ -1,8 +1,10 @@
 //! Every scenario file against the oracle and against the traces of the data planes.
 
 use portolan_dataplane::iptables::Iptables;
+use portolan_dataplane::ipvs::Ipvs;
 use portolan_dataplane::nftables::Nftables;
 use portolan_testkit::fake_iptables::FakeIptables;
+use portolan_testkit::fake_ipvs::FakeIpvs;
 use portolan_testkit::fake_nft::FakeNft;
 use portolan_testkit::{Scenario, faulty, pure, random};
 
@@ -69,6 +71,11 @@ fn few_scenarios_are_beyond_iptables() {
     assert!(beyond.iter().all(hash), "{beyond:?}");
 }
 
+#[test]
+fn the_trace_of_ipvs_agrees() {
+    over_all(|scenario| pure::against_trace(&Ipvs::default(), scenario));
+}
+
 /// Runs with other faults and another order of events, for each scenario.
 const FAULTY_RUNS: u64 = 20;
 
@@ -89,6 +96,14 @@ fn iptables_converges_whatever_fails() {
         let fake = FakeIptables::default();
         let mode = Iptables::DEFAULT;
         faulty::against_faults(&mode, fake, FakeIptables::wipe, scenario, seed)
+    }));
+}
+
+#[test]
+fn ipvs_converges_whatever_fails() {
+    over_all(with_faults(FAULTY_RUNS, |scenario, seed| {
+        let fake = FakeIpvs::default();
+        faulty::against_faults(&Ipvs::default(), fake, FakeIpvs::wipe, scenario, seed)
     }));
 }
 
@@ -128,6 +143,12 @@ proptest::proptest! {
             Some(_) => Vec::new(),
             None => pure::against_trace(&Iptables::DEFAULT, &scenario),
         };
+        proptest::prop_assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    }
+
+    #[test]
+    fn ipvs_agrees_with_the_oracle_about_random_clusters(scenario in random::scenario(3)) {
+        let wrong = pure::against_trace(&Ipvs::default(), &scenario);
         proptest::prop_assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     }
 
