@@ -1,13 +1,17 @@
 //! The data planes that `--proxy-mode` chooses from.
 
+use std::time::Duration;
+
 use portolan_dataplane::ebpf::Ebpf;
 use portolan_dataplane::iptables::Iptables;
+use portolan_dataplane::ipvs::Ipvs;
 use portolan_dataplane::nftables::Nftables;
 use portolan_kernel::ebpf::Location;
 use portolan_kernel::iptables::Variant;
-use portolan_kernel::{EbpfTarget, IptablesTarget, NftTarget};
-use portolan_model::ApplyError;
+use portolan_kernel::ipvs::{Settings, Timeouts};
+use portolan_kernel::{EbpfTarget, IptablesTarget, IpvsTarget, NftTarget};
 use portolan_model::sync::Pace;
+use portolan_model::{ApplyError, Scheduler};
 use tokio::runtime::Handle;
 use tokio::task::{JoinHandle, spawn_blocking};
 
@@ -22,19 +26,22 @@ pub enum Mode {
     Nftables,
     /// kube-proxy's chains, written with `iptables-restore`; nf_tables or ip_tables, whichever the node uses.
     Iptables,
+    /// The kernel's virtual servers, with its schedulers; nf_tables decides what goes there.
+    Ipvs,
     /// eBPF programs connect sockets of this node to an endpoint at once; nftables does the rest.
     Ebpf,
 }
 
 impl Mode {
     /// All that there are.
-    const ALL: [Mode; 3] = [Mode::Nftables, Mode::Iptables, Mode::Ebpf];
+    const ALL: [Mode; 4] = [Mode::Nftables, Mode::Iptables, Mode::Ipvs, Mode::Ebpf];
 
     /// As `--proxy-mode` and `/proxyMode` say it.
     pub fn name(self) -> &'static str {
         match self {
             Mode::Nftables => "nftables",
             Mode::Iptables => "iptables",
+            Mode::Ipvs => "ipvs",
             Mode::Ebpf => "ebpf",
         }
     }
@@ -62,6 +69,10 @@ impl Mode {
                 };
                 spawn_blocking(move || loop_.run(backend, target, pace, &runtime))
             }
+            Mode::Ipvs => {
+                let (backend, target) = ipvs(config)?;
+                spawn_blocking(move || loop_.run(backend, target, pace, &runtime))
+            }
             Mode::Ebpf => {
                 let target = EbpfTarget::open(&Location::default())?;
                 spawn_blocking(move || loop_.run(Ebpf, target, pace, &runtime))
@@ -74,6 +85,7 @@ impl Mode {
         match self {
             Mode::Nftables => NftTarget::open()?.remove(),
             Mode::Iptables => portolan_kernel::iptables::clean_up(),
+            Mode::Ipvs => portolan_kernel::ipvs::clean_up(),
             Mode::Ebpf => EbpfTarget::remove(&Location::default()),
         }
     }
@@ -86,7 +98,8 @@ impl Mode {
 
     /// Whether this mode has what `other` has in the kernel.
     fn has(self, other: Mode) -> bool {
-        self == other || (self, other) == (Mode::Ebpf, Mode::Nftables)
+        let beneath = matches!(self, Mode::Ebpf | Mode::Ipvs);
+        self == other || (beneath && other == Mode::Nftables)
     }
 
     /// Takes away what other modes have left. Connections that they have led to endpoints live on in conntrack.
@@ -97,4 +110,39 @@ impl Mode {
             }
         }
     }
+}
+
+/// What kube-proxy's options of ipvs mode ask for, as far as this kernel has it.
+fn ipvs(config: &Config) -> Result<(Ipvs, IpvsTarget), ApplyError> {
+    let wanted = &config.ipvs;
+    let seconds = |time: Duration| u32::try_from(time.as_secs()).unwrap_or(u32::MAX);
+    let settings = Settings {
+        strict_arp: wanted.strict_arp,
+        timeouts: Timeouts {
+            tcp_s: seconds(wanted.tcp_timeout),
+            tcp_fin_s: seconds(wanted.tcp_fin_timeout),
+            udp_s: seconds(wanted.udp_timeout),
+        },
+    };
+    let unknown = |words: String| ApplyError {
+        doing: "--ipvs-scheduler (ipvs.scheduler) is none of the kernel's schedulers".into(),
+        words,
+    };
+    let scheduler: Scheduler = match wanted.scheduler.as_str() {
+        "" => Scheduler::default(),
+        name => name.parse().map_err(unknown)?,
+    };
+    let mut target = IpvsTarget::open(&settings)?;
+    let missing = target.missing()?;
+    if missing.contains(&scheduler) {
+        return Err(unknown(format!("this kernel has no scheduler {scheduler}")));
+    }
+    let excluded = wanted.exclude_cidrs.iter();
+    let backend = Ipvs {
+        scheduler,
+        missing,
+        // The configuration has been checked.
+        excluded: excluded.filter_map(|range| range.parse().ok()).collect(),
+    };
+    Ok((backend, target))
 }

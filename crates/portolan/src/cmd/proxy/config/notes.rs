@@ -140,7 +140,7 @@ fn of_modes(config: &Config) -> Vec<(bool, &'static str, &'static [&'static str]
         (
             iptables.masquerade_bit != standard.iptables.masquerade_bit,
             "iptables.masqueradeBit (--iptables-masquerade-bit)",
-            MARKED,
+            IPTABLES,
         ),
         (
             iptables.min_sync_period != standard.iptables.min_sync_period,
