@@ -170,6 +170,49 @@ fn who_stands_for_a_mark_or_makes_no_sense_is_left_out() {
     assert!(read_head(attributes(&message(|_| {}))).is_none());
 }
 
+/// What a kernel has said, byte for byte.
+#[test]
+fn what_a_kernel_says_is_understood() {
+    let lines = include_str!("captured.txt").lines();
+    let captured = lines.filter(|line| !line.starts_with('#')).map(|line| {
+        let digits = line.as_bytes().chunks(2);
+        let byte = |pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
+        digits.map(byte).collect::<Vec<u8>>()
+    });
+    let (mut heads, mut reals, mut others) = (Vec::new(), Vec::new(), 0);
+    for bytes in captured {
+        let attributes = Attributes(&bytes[4..]);
+        match bytes[0] {
+            NEW_DEST => reals.extend(read_real(Family::V4, attributes)),
+            _ => match read_head(attributes) {
+                Some(head) => heads.push(head),
+                None => others += 1,
+            },
+        }
+    }
+    let head = |spot, scheduler, affinity_s| Head {
+        spot,
+        scheduler: Some(scheduler),
+        affinity_s,
+        ours: true,
+    };
+    let udp = spot("fd00:172:30::1", Protocol::Udp, 53);
+    let tcp = spot("172.30.0.1", Protocol::Tcp, 80);
+    let expected = [
+        head(udp, Scheduler::RoundRobin, 0),
+        head(tcp, Scheduler::WeightedRoundRobin, 60),
+    ];
+    assert_eq!(heads, expected);
+    let real = Real {
+        address: "10.1.1.2:8080".parse().unwrap(),
+        weight: 3,
+        active: 0,
+        inactive: 0,
+    };
+    assert_eq!(reals, [real]);
+    assert_eq!(others, 1, "the one for a firewall mark");
+}
+
 fn spots() -> impl Strategy<Value = Spot> {
     let protocols = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
     let protocol = proptest::sample::select(protocols.to_vec());
