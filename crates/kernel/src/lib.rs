@@ -23,6 +23,7 @@ pub mod netlink;
 pub mod netns;
 mod nfnetlink;
 pub mod nft;
+pub mod privilege;
 pub mod process;
 pub mod resets;
 pub mod sockets;

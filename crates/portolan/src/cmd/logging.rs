@@ -1,5 +1,7 @@
 //! Where log lines of long-running commands go: to standard error, as `RUST_LOG` says.
 
+use std::io::IsTerminal;
+
 use tracing_subscriber::EnvFilter;
 
 /// Starts logging; what is worth knowing, unless `RUST_LOG` asks for more or less.
@@ -17,6 +19,7 @@ pub fn start_with(verbosity: u32, format: &str) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     let started = match format {
         "json" => builder.json().try_init(),

@@ -35,6 +35,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context;
+use portolan_kernel::privilege::{self, Capability};
 use portolan_model::sync::Pace;
 use portolan_reflect::{NodeOptions, Options};
 use tokio::sync::{mpsc, watch};
@@ -107,6 +108,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
             if let Err(error) = setup::oom_score(options.config.oom_score_adj) {
                 tracing::info!("this process can be ended when memory is short: {error:#}");
             }
+            give_up_privileges(*options.mode.borrow())?;
             serve_until_told(options, file)
         }
     }
@@ -135,6 +137,15 @@ fn serve_until_told(
         // Rules stay: traffic must survive a restart.
         Ok(ExitCode::SUCCESS)
     })
+}
+
+/// From now on this process can do what its mode needs, and nothing else, whoever has started it.
+fn give_up_privileges(mode: Mode) -> anyhow::Result<()> {
+    match mode.needs_no_more_than_the_network() {
+        true => privilege::keep_only(&[Capability::NetAdmin, Capability::NetRaw])
+            .context("cannot give up privileges"),
+        false => Ok(()),
+    }
 }
 
 /// Settings of the kernel that concern everything; a proxy without them is better than none.

@@ -3,9 +3,11 @@
 #![allow(clippy::unwrap_used)]
 
 mod agent;
+mod cluster;
 mod modes;
 mod node;
 mod observer;
 mod place;
+mod privilege;
 mod rollout;
 mod server;

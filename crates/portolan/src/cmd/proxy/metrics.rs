@@ -33,6 +33,7 @@ pub(super) struct Telemetry {
     delays: Delays,
     last_sync: Gauge<f64, std::sync::atomic::AtomicU64>,
     failures: Counter,
+    iptables_failures: Counter,
     repairs: Counter,
     flows_deleted: Counter,
     sweeps: Histogram,
@@ -93,6 +94,7 @@ impl Telemetry {
             delays: Delays::default(),
             last_sync: Gauge::default(),
             failures: Counter::default(),
+            iptables_failures: Counter::default(),
             repairs: Counter::default(),
             flows_deleted: Counter::default(),
             sweeps: Histogram::new(exponential_buckets(0.001, 2.0, 15)),
@@ -175,8 +177,13 @@ impl Telemetry {
         );
         registry.register(
             "kubeproxy_sync_proxy_rules_nftables_sync_failures",
-            "Steps of the sync loop that failed",
+            "Steps of the sync loop that failed, in every mode but iptables",
             t.failures.clone(),
+        );
+        registry.register(
+            "kubeproxy_sync_proxy_rules_iptables_restore_failures",
+            "Steps of the sync loop that failed in mode iptables",
+            t.iptables_failures.clone(),
         );
         registry.register(
             "portolan_repairs",
@@ -240,7 +247,10 @@ impl Telemetry {
     /// A step of the sync loop is done.
     pub(super) fn stepped(&self, outcome: &Outcome, took: Duration) {
         if outcome.error.is_some() {
-            self.failures.inc();
+            match self.mode() {
+                Mode::Iptables => self.iptables_failures.inc(),
+                _ => self.failures.inc(),
+            };
         }
         if outcome.repaired {
             self.repairs.inc();

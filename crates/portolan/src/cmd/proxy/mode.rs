@@ -46,6 +46,11 @@ impl Mode {
         }
     }
 
+    /// Whether CAP_NET_ADMIN and CAP_NET_RAW are all that this mode needs.
+    pub(super) fn needs_no_more_than_the_network(self) -> bool {
+        matches!(self, Mode::Nftables | Mode::Iptables)
+    }
+
     /// Runs the sync loop of this mode in the network namespace of the calling thread. What the kernel lacks is said
     /// at once.
     pub(super) fn spawn(

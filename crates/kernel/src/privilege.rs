@@ -1,0 +1,107 @@
+//! Privileges of this process: those that are not needed are given up, for good.
+//!
+//! Capabilities belong to threads, and new threads inherit them: call this before there is a second one.
+
+#![allow(unsafe_code)]
+
+use crate::error::{Error, Result};
+
+/// A capability, as capabilities(7) numbers it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Capability {
+    /// Rules, routes, links, conntrack, settings of the network.
+    NetAdmin = 12,
+    /// Raw sockets.
+    NetRaw = 13,
+}
+
+/// Kernels number capabilities from 0 to this at most: there are two words of 32 bits for them.
+const LAST_MAX: libc::c_ulong = 63;
+
+/// `_LINUX_CAPABILITY_VERSION_3` of linux/capability.h: two words of 32 bits.
+const VERSION_3: u32 = 0x2008_0522;
+
+#[repr(C)]
+struct Header {
+    version: u32,
+    pid: i32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct Words {
+    effective: u32,
+    permitted: u32,
+    inheritable: u32,
+}
+
+/// Gives up all capabilities but these, and the way back to them: programs that this one runs have no more either, also
+/// if they are another user's (no_new_privs). Those of `wanted` that it has not are no mistake: what needs one will say so.
+pub fn keep_only(wanted: &[Capability]) -> Result<()> {
+    let mut mask = [0_u32; 2];
+    for capability in wanted {
+        mask[*capability as usize / 32] |= 1 << (*capability as usize % 32);
+    }
+    for number in 0..=LAST_MAX {
+        let kept = mask[number as usize / 32] & (1 << (number % 32)) != 0;
+        // Whoever may not give up those of others has none to give.
+        let _ = if kept {
+            Ok(())
+        } else {
+            prctl(libc::PR_CAPBSET_DROP, number, 0)
+        };
+    }
+    let all = libc::PR_CAP_AMBIENT_CLEAR_ALL as libc::c_ulong;
+    prctl(libc::PR_CAP_AMBIENT, all, 0)
+        .map_err(|e| Error::call("clear ambient capabilities", e))?;
+    let mut words = read()?;
+    for (words, mask) in words.iter_mut().zip(mask) {
+        words.permitted &= mask;
+        words.effective = words.permitted;
+        words.inheritable = words.permitted;
+    }
+    write(&words)?;
+    for capability in wanted {
+        let number = *capability as libc::c_ulong;
+        let raise = libc::PR_CAP_AMBIENT_RAISE as libc::c_ulong;
+        // One that we have not cannot be handed on either.
+        let _ = prctl(libc::PR_CAP_AMBIENT, raise, number);
+    }
+    prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0).map_err(|e| Error::call("refuse new privileges", e))
+}
+
+fn prctl(
+    option: libc::c_int,
+    second: libc::c_ulong,
+    third: libc::c_ulong,
+) -> std::result::Result<(), nix::errno::Errno> {
+    let zero: libc::c_ulong = 0;
+    // SAFETY: these options take numbers and no pointers.
+    let result = unsafe { libc::prctl(option, second, third, zero, zero) };
+    nix::errno::Errno::result(result).map(drop)
+}
+
+/// Those of the calling thread.
+fn read() -> Result<[Words; 2]> {
+    let header = header();
+    let mut words = [Words::default(); 2];
+    // SAFETY: version 3 fills two structs of three words, which is what `words` is.
+    let result = unsafe { libc::syscall(libc::SYS_capget, &header, words.as_mut_ptr()) };
+    nix::errno::Errno::result(result).map_err(|e| Error::call("read our capabilities", e))?;
+    Ok(words)
+}
+
+fn write(words: &[Words; 2]) -> Result<()> {
+    let header = header();
+    // SAFETY: version 3 reads two structs of three words, which is what `words` is.
+    let result = unsafe { libc::syscall(libc::SYS_capset, &header, words.as_ptr()) };
+    let done = nix::errno::Errno::result(result).map(drop);
+    done.map_err(|e| Error::call("give up capabilities", e))
+}
+
+fn header() -> Header {
+    Header {
+        version: VERSION_3,
+        pid: 0,
+    }
+}
