@@ -126,11 +126,14 @@ fn serve_until_told(
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
+    let mode = *options.mode.borrow();
     runtime.block_on(async {
         let (mut terminate, mut interrupt) = stop_signals()?;
         tokio::select! {
             result = serve(options) => result?,
-            () = config::file::changed(file, config::file::LOOK_EVERY) => return Err(again()),
+            config = config::file::changed(file, config::file::LOOK_EVERY, flags::check) => {
+                return Err(again(mode, &config));
+            }
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
@@ -174,8 +177,15 @@ fn clean_up() -> ExitCode {
 
 /// Begins anew with the same command line, in the same process; returns only what went wrong. Rules stay, and the new
 /// program takes them over.
-fn again() -> anyhow::Error {
+fn again(mode: Mode, config: &Config) -> anyhow::Error {
     use std::os::unix::process::CommandExt;
+    let needs_more = flags::mode(config).is_ok_and(|mode| !mode.needs_no_more_than_the_network());
+    if mode.needs_no_more_than_the_network() && needs_more {
+        return anyhow::anyhow!(
+            "the configuration file asks for mode {}, for which this process has given up its privileges: start it anew",
+            config.mode
+        );
+    }
     tracing::info!("the configuration file has changed: beginning anew");
     let own = std::env::current_exe();
     let error = own.map(|own| {

@@ -18,6 +18,27 @@ use crate::node::until;
 /// Where the kubelet puts the account of a pod.
 const ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
+/// `kubeconfig.conf` of kubeadm's ConfigMap.
+const KUBEADM: &str = "apiVersion: v1
+kind: Config
+clusters:
+- cluster:
+    certificate-authority: /var/run/secrets/kubernetes.io/serviceaccount/ca.crt
+    server: SERVER
+  name: default
+contexts:
+- context:
+    cluster: default
+    namespace: default
+    user: default
+  name: default
+current-context: default
+users:
+- name: default
+  user:
+    tokenFile: /var/run/secrets/kubernetes.io/serviceaccount/token
+";
+
 /// The objects of the manifest.
 fn manifest() -> Vec<Value> {
     let text = include_str!("../../../../deploy/portolan-proxy.yaml");
@@ -141,7 +162,17 @@ fn a_service_account_is_enough() {
             ("KUBERNETES_SERVICE_HOST", "172.30.0.1".to_owned()),
             ("KUBERNETES_SERVICE_PORT", "443".to_owned()),
         ];
-        let _running = proxy(dir.path(), &[&format!("--master=https://{at}")], &nowhere);
+        let running = proxy(dir.path(), &[&format!("--master=https://{at}")], &nowhere);
+        until("the API's own Service stands", stands);
+        drop(running);
+
+        // kubeadm says both in a file.
+        let output = Command::new("nft").args(["flush", "ruleset"]).status();
+        assert!(output.unwrap().success() && !stands());
+        let file = dir.path().join("kubeconfig.conf");
+        std::fs::write(&file, KUBEADM.replace("SERVER", &format!("https://{at}"))).unwrap();
+        let kubeconfig = format!("--kubeconfig={}", file.display());
+        let _running = proxy(dir.path(), &[&kubeconfig], &[]);
         until("the API's own Service stands", stands);
     });
 }

@@ -132,6 +132,10 @@ fn kubeadms_file_runs_the_proxy_and_is_watched() {
         .unwrap();
         let words = "oomScoreAdj: much is no whole number";
         proxy.until("the mistake is told", || proxy.log().contains(words));
+        let bridge = text.replace("detectLocalMode: \"\"", "detectLocalMode: BridgeInterface");
+        std::fs::write(&file, bridge).unwrap();
+        let words = "BridgeInterface needs --pod-bridge-interface";
+        proxy.until("the other mistake is told", || proxy.log().contains(words));
         assert!(stands() && configz().is_some());
 
         // What can be used is used: the same process begins anew, and the rules stand all the time.

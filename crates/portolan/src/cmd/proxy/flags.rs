@@ -117,8 +117,15 @@ impl Args {
     }
 }
 
+/// Whether a configuration makes sense here, beyond what its file alone can say.
+pub(super) fn check(config: &Config) -> anyhow::Result<()> {
+    mode(config)?;
+    detect_local(config)?;
+    node_port_addresses(&config.node_port_addresses).map(drop)
+}
+
 /// Which of the modes that this version has.
-fn mode(config: &Config) -> anyhow::Result<Mode> {
+pub(super) fn mode(config: &Config) -> anyhow::Result<Mode> {
     let wanted = config.mode.as_str();
     Mode::from_str(wanted, false).map_err(|_| {
         let names: Vec<&str> = Mode::value_variants()

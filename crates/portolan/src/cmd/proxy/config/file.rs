@@ -39,8 +39,12 @@ pub(in crate::cmd::proxy) fn load(path: &Path) -> anyhow::Result<(File, Config, 
 }
 
 /// Waits until something else stands in the file that can be used; what cannot is told once, and the proxy goes on with
-/// what it has. Without a file, for ever.
-pub(in crate::cmd::proxy) async fn changed(file: Option<File>, look_every: Duration) {
+/// what it has. `check` says whether a configuration makes sense here. Without a file, for ever.
+pub(in crate::cmd::proxy) async fn changed(
+    file: Option<File>,
+    look_every: Duration,
+    check: fn(&Config) -> anyhow::Result<()>,
+) -> Config {
     let Some(mut file) = file else {
         return std::future::pending().await;
     };
@@ -55,8 +59,10 @@ pub(in crate::cmd::proxy) async fn changed(file: Option<File>, look_every: Durat
             continue;
         }
         file.text = text;
-        match load(&file.path) {
-            Ok(_) => return,
+        let loaded = load(&file.path);
+        let loaded = loaded.and_then(|(_, config, _)| check(&config).map(|()| config));
+        match loaded {
+            Ok(config) => return config,
             Err(error) => tracing::error!("keeping the configuration from before: {error:#}"),
         }
     }
