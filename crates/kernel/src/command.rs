@@ -18,7 +18,7 @@ use crate::process::PidFd;
 
 /// What can be arranged for a program between fork and exec. The order of the calls is the order of the actions.
 pub trait CommandNamespaces {
-    /// Starts the program in this network namespace.
+    /// Starts the program in this network namespace. Needs no privilege if the calling thread is there already.
     fn in_netns(&mut self, netns: &Netns) -> Result<&mut Command>;
     /// Starts the program in new namespaces of these kinds, inside a user namespace if the caller has no privileges.
     /// With a new PID namespace only the program's children are in it.
@@ -39,6 +39,9 @@ pub trait CommandNamespaces {
 
 impl CommandNamespaces for Command {
     fn in_netns(&mut self, netns: &Netns) -> Result<&mut Command> {
+        if netns.is_same(&Netns::current()?)? {
+            return Ok(self);
+        }
         let fd = netns
             .as_fd()
             .try_clone_to_owned()

@@ -46,6 +46,16 @@ impl Netns {
         Netns { fd }
     }
 
+    /// Whether both are handles of one namespace.
+    pub fn is_same(&self, other: &Netns) -> Result<bool> {
+        let number = |netns: &Netns| {
+            let stat = nix::sys::stat::fstat(&netns.fd);
+            let stat = stat.map_err(|e| Error::call("look at a namespace descriptor", e))?;
+            Ok((stat.st_dev, stat.st_ino))
+        };
+        Ok(number(self)? == number(other)?)
+    }
+
     /// A second handle of the same namespace.
     pub fn try_clone(&self) -> Result<Netns> {
         let fd = self
