@@ -204,6 +204,29 @@ fn classes_say_what_chains_need() {
     assert_eq!(class(10, 0), (0, Balance::Random));
 }
 
+/// R-AFFINITY-3: also for the shortest time.
+#[test]
+fn a_client_is_remembered_for_a_second() {
+    let mut snapshot = fake::many_services(1);
+    let port = snapshot.ports().next().unwrap().clone();
+    let mut rules = |affinity: Option<u64>| {
+        let timeout = affinity.map(Duration::from_secs);
+        snapshot.set(ServicePort {
+            affinity: timeout.map(|timeout| Affinity { timeout }),
+            ..ServicePort::clone(&port)
+        });
+        show(&Nftables.compile(&snapshot).0)
+    };
+    let remembers = |rules: &str| rules.matches("update @affinity").count();
+    let long = rules(Some(10_800));
+    assert!(remembers(&long) > 0, "{long}");
+    let short = rules(Some(1));
+    assert_eq!(remembers(&short), remembers(&long), "{short}");
+    let looks = |rules: &str| rules.matches("@affinity").count();
+    assert_eq!(looks(&short), looks(&long), "{short}");
+    assert_eq!(remembers(&rules(None)), 0);
+}
+
 /// One more than the slots have numbers for: the first get connections, and the user is told.
 #[test]
 fn too_many_endpoints_are_told_and_left_out() {

@@ -112,8 +112,9 @@ impl<B: Backend> Sync<B> {
     /// When [`Sync::step`] wants to be called; `None` before the first Snapshot.
     pub fn due(&self) -> Option<Duration> {
         self.wanted.as_ref()?;
-        match self.pending || self.failures > 0 {
+        match self.pending {
             true => Some(self.not_before),
+            // After a look that failed, its time has passed.
             false => Some(self.verify_at.max(self.not_before)),
         }
     }
@@ -129,11 +130,6 @@ impl<B: Backend> Sync<B> {
     /// The Snapshot that was compiled last.
     pub fn snapshot(&self) -> Option<&Snapshot> {
         self.compiled.as_ref().map(|(snapshot, _)| snapshot)
-    }
-
-    /// How many tries have failed since the last success.
-    pub fn failures(&self) -> u32 {
-        self.failures
     }
 
     /// Does what is due at `now`, if anything is.
@@ -197,16 +193,14 @@ impl<B: Backend> Sync<B> {
         let Some((_, state)) = &self.compiled else {
             return Ok(());
         };
-        let mut verified = false;
-        if let Standing::Known(_) = self.standing
-            && now >= self.verify_at
+        let verified = now >= self.verify_at;
+        let mut suspected = None;
+        if let Standing::Known(before) = &self.standing
+            && verified
             && !target.unchanged()?
         {
+            suspected = Some(before.clone());
             self.standing = Standing::Unknown;
-            outcome.repaired = true;
-        }
-        if now >= self.verify_at {
-            verified = true;
         }
         let from = match &self.standing {
             Standing::Known(state) => Some(state.clone()),
@@ -214,9 +208,7 @@ impl<B: Backend> Sync<B> {
             Standing::Distrusted => None,
         };
         // Somebody may change other tables all the time: it is a repair only if ours had been changed.
-        if let (true, Some(from)) = (outcome.repaired && !self.pending, &from) {
-            outcome.repaired = from != state;
-        }
+        outcome.repaired = suspected.is_some_and(|before| from != Some(before));
         let ops = self.backend.diff(from.as_ref(), state);
         if !self.backend.is_empty(&ops) {
             target.apply(&ops)?;

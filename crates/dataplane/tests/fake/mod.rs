@@ -52,7 +52,8 @@ impl FakeKernel {
                 let digests = rules.iter().map(|rule| rule.digest(family)).collect();
                 found.chains.push((name.clone(), digests));
             }
-            for element in table.elements.values() {
+            // A kernel tells them in no order.
+            for element in table.elements.values().rev() {
                 let (mut key, mut end, mut data) = (Vec::new(), Vec::new(), Vec::new());
                 element.write_key(&mut key);
                 let end = element.write_key_end(&mut end).then_some(end.as_slice());

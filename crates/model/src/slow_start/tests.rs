@@ -122,6 +122,18 @@ fn without_the_annotation_nobody_rises() {
         (vec![1, 1], None),
         "it was taken away"
     );
+    let again = [
+        (0, port(&[1])),
+        (1, port(&[1, 2])),
+        (2, plain(&[1, 2])),
+        (3, port(&[1, 2])),
+    ];
+    let slow = after(&again);
+    assert_eq!(
+        (weights(&slow), slow.due()),
+        (vec![1, 1], None),
+        "it is back, and nobody is new"
+    );
 }
 
 #[test]

@@ -56,4 +56,9 @@ fn what_failed_is_done_by_the_next_sweep() {
         sweeper.end(at(100), at(0), false);
     }
     assert_eq!(sweeper.due(), Some(at(160)));
+    // What succeeds makes good for all of them.
+    sweeper.end(at(160), at(0), true);
+    sweeper.on_stands(&snapshot(Protocol::Udp, 2));
+    sweeper.end(at(200), at(0), false);
+    assert_eq!(sweeper.due(), Some(at(201)));
 }

@@ -21,14 +21,24 @@ fn entry(port: &ServicePort) -> (String, String) {
     )
 }
 
+/// Ports with a NodePort are what this data plane cannot do.
+fn problem(port: &ServicePort) -> Option<Problem> {
+    port.node_port.map(|_| Problem {
+        service: port.key.service.clone(),
+        reason: Problem::NOT_IN_THIS_MODE,
+        message: "no NodePorts".into(),
+    })
+}
+
 impl Backend for Plain {
     type State = Map;
     type Ops = Vec<(String, Option<String>)>;
 
     fn compile(&self, snapshot: &Snapshot) -> (Map, Vec<Problem>) {
+        let problems = snapshot.ports().filter_map(|port| problem(port));
         (
             snapshot.ports().map(|port| entry(port)).collect(),
-            Vec::new(),
+            problems.collect(),
         )
     }
 
@@ -39,7 +49,8 @@ impl Backend for Plain {
                 None => drop(state.remove(&key.to_string())),
             }
         }
-        Vec::new()
+        let touched = touched.iter().filter_map(|key| snapshot.port(key));
+        touched.filter_map(|port| problem(port)).collect()
     }
 
     fn diff(&self, from: Option<&Map>, to: &Map) -> Self::Ops {
@@ -171,6 +182,7 @@ fn nothing_is_done_before_the_first_snapshot() {
     let mut target = Faulty::default();
     assert_eq!(sync.due(), None);
     assert!(!sync.step(ms(0), &mut target).stands);
+    assert_eq!(sync.snapshot(), None);
     assert_eq!(target.calls, 0);
 }
 
@@ -205,6 +217,11 @@ fn changes_wait_for_the_minimum_interval_and_go_together() {
     let outcome = sync.step(ms(10), &mut target);
     assert!(outcome.stands && outcome.applied);
     assert_eq!(outcome.compiled, 5);
+    assert_eq!(sync.snapshot(), Some(&snapshot));
+    snapshot.set(port(3, 2));
+    sync.on_snapshot(snapshot);
+    let outcome = sync.step(ms(20), &mut target);
+    assert_eq!((outcome.stands, outcome.compiled), (true, 1));
 }
 
 #[test]
@@ -233,7 +250,28 @@ fn failures_double_the_wait_up_to_a_limit() {
     }
     target.failures = 0;
     assert!(sync.step(now, &mut target).stands);
-    assert_eq!(sync.failures(), 0);
+    assert_eq!(sync.failures, 0);
+    // The next failure is the first one again.
+    target.failures = 100;
+    let mut snapshot = Snapshot::new(NodeFacts::default());
+    snapshot.set(port(1, 1));
+    sync.on_snapshot(snapshot);
+    now = sync.due().unwrap();
+    assert!(sync.step(now, &mut target).error.is_some());
+    assert_eq!(sync.due(), Some(now + ms(100)));
+}
+
+#[test]
+fn the_minimum_interval_holds_for_looks_too() {
+    let pace = Pace {
+        min: ms(500),
+        max: ms(100),
+        ..Pace::default()
+    };
+    let mut sync = Sync::new(Plain, pace);
+    sync.on_snapshot(Snapshot::new(NodeFacts::default()));
+    assert!(sync.step(ms(0), &mut Faulty::default()).stands);
+    assert_eq!(sync.due(), Some(ms(500)));
 }
 
 #[test]
@@ -295,5 +333,115 @@ fn the_end_is_right_however_often_it_fails() {
             Some(Plain.compile(&snapshot).0),
             "seed {seed}"
         );
+    }
+}
+
+#[test]
+fn a_look_that_fails_is_done_again_soon() {
+    let mut sync = Sync::new(Plain, Pace::default());
+    let mut target = Faulty::default();
+    sync.on_snapshot(Snapshot::new(NodeFacts::default()));
+    assert!(sync.step(ms(0), &mut target).stands);
+    (target.failures, target.random) = (100, 7);
+    let outcome = sync.step(ms(30_000), &mut target);
+    assert!(outcome.error.is_some() && !outcome.stands);
+    assert_eq!(sync.due(), Some(ms(30_100)));
+}
+
+/// What a failure has left is looked at once; whoever fails again is not asked any more.
+#[test]
+fn the_first_try_after_a_failure_reads_back_and_later_ones_rewrite() {
+    let mut snapshot = Snapshot::new(NodeFacts::default());
+    let mut sync = Sync::new(Plain, Pace::default());
+    let mut target = Faulty::default();
+    sync.on_snapshot(snapshot.clone());
+    assert!(sync.step(ms(0), &mut target).stands);
+    // To read is one call of the fake, to apply two.
+    for (failures, calls) in [(1, 3), (2, 2), (3, 2)] {
+        snapshot.set(port(failures, 1));
+        sync.on_snapshot(snapshot.clone());
+        (target.failures, target.random) = (100, 7);
+        for _ in 0..failures {
+            let now = sync.due().unwrap();
+            assert!(sync.step(now, &mut target).error.is_some());
+        }
+        (target.failures, target.calls) = (0, 0);
+        let now = sync.due().unwrap();
+        assert!(sync.step(now, &mut target).stands);
+        assert_eq!(target.calls, calls, "after {failures}");
+    }
+}
+
+#[test]
+fn another_node_is_compiled_anew_and_problems_are_told_again() {
+    let on = |name: &str| {
+        let mut snapshot = Snapshot::new(NodeFacts {
+            name: name.into(),
+            ..NodeFacts::default()
+        });
+        snapshot.set(port(1, 1));
+        snapshot.set(ServicePort {
+            node_port: NonZeroU16::new(30_080),
+            ..port(2, 2)
+        });
+        snapshot
+    };
+    let mut sync = Sync::new(Plain, Pace::default());
+    let mut target = Faulty::default();
+    let mut told = |sync: &mut Sync<Plain>, at| {
+        let outcome = sync.step(ms(at), &mut target);
+        assert!(outcome.stands);
+        (outcome.compiled, outcome.problems.len())
+    };
+    sync.on_snapshot(on("n1"));
+    assert_eq!(told(&mut sync, 0), (2, 1));
+    let mut changed = on("n1");
+    changed.set(port(1, 9));
+    sync.on_snapshot(changed);
+    assert_eq!(told(&mut sync, 10), (1, 0), "nothing new is wrong");
+    sync.on_snapshot(on("n2"));
+    assert_eq!(told(&mut sync, 20), (2, 1));
+}
+
+#[test]
+fn changes_do_not_put_off_looks() {
+    let mut snapshot = Snapshot::new(NodeFacts::default());
+    let mut sync = Sync::new(Plain, Pace::default());
+    let mut target = Faulty::default();
+    sync.on_snapshot(snapshot.clone());
+    assert!(sync.step(ms(0), &mut target).stands);
+    snapshot.set(port(1, 1));
+    sync.on_snapshot(snapshot);
+    assert!(sync.step(ms(20_000), &mut target).stands);
+    assert_eq!(sync.due(), Some(ms(30_000)));
+}
+
+#[test]
+fn what_others_do_elsewhere_is_no_repair() {
+    let mut snapshot = Snapshot::new(NodeFacts::default());
+    snapshot.set(port(1, 1));
+    let mut sync = Sync::new(Plain, Pace::default());
+    let mut target = Faulty::default();
+    sync.on_snapshot(snapshot);
+    assert!(sync.step(ms(0), &mut target).stands);
+    let same = target.stands.clone();
+    target.meddle(same);
+    let outcome = sync.step(ms(30_000), &mut target);
+    assert!(outcome.stands && !outcome.applied && !outcome.repaired);
+    assert_eq!(sync.due(), Some(ms(60_000)));
+    // The same with a change of ours at the same time, and then with one of theirs, too.
+    for (at, strange) in [(60_000, false), (90_000, true)] {
+        let mut next = Snapshot::new(NodeFacts::default());
+        next.set(port(at, 1));
+        sync.on_snapshot(next);
+        let mut stands = target.stands.clone();
+        if strange {
+            let strange = ("strange".to_owned(), "thing".to_owned());
+            stands.get_or_insert_default().extend([strange]);
+        }
+        target.meddle(stands);
+        let outcome = sync.step(ms(at), &mut target);
+        assert!(outcome.stands && outcome.applied);
+        assert_eq!(outcome.repaired, strange);
     }
 }
