@@ -288,3 +288,28 @@ pub(crate) fn digest_of<'a>(family: Family, rules: impl IntoIterator<Item = &'a 
         fnv(hash, &rule.digest(family).to_be_bytes())
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The kernel would refuse a longer comment, and with it everything that is written beside it.
+    #[test]
+    fn words_are_cut_to_what_the_kernel_keeps() {
+        let length = |words: String| match comment(words) {
+            Match::Comment(words) => words.len(),
+            _ => 0,
+        };
+        assert_eq!(length("x".repeat(COMMENT_MAX)), COMMENT_MAX);
+        assert_eq!(length("x".repeat(COMMENT_MAX + 1)), COMMENT_MAX);
+        assert_eq!(length("ü".repeat(COMMENT_MAX)), COMMENT_MAX - 1);
+    }
+
+    #[test]
+    fn words_are_quoted_as_iptables_does() {
+        assert_eq!(quoted("plain_word-1"), "plain_word-1");
+        assert_eq!(quoted("shop/web:http"), "\"shop/web:http\"");
+        assert_eq!(quoted("a\"b\\c'd"), r#""a\"b\\c\'d""#);
+        assert_eq!(quoted(""), "\"\"");
+    }
+}
