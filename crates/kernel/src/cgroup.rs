@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::error::{Error, Result};
+use crate::mount;
 
 const PREFIX: &str = "portolan-test-";
 
@@ -18,7 +19,9 @@ static MADE: AtomicU32 = AtomicU32::new(0);
 /// A cgroup that threads of this process can join.
 #[derive(Debug)]
 pub struct Cgroup {
+    root: PathBuf,
     path: PathBuf,
+    is_shown: bool,
 }
 
 impl Cgroup {
@@ -28,14 +31,42 @@ impl Cgroup {
         let number = MADE.fetch_add(1, Ordering::Relaxed);
         let path = root.join(format!("{PREFIX}{}-{number}", std::process::id()));
         fs::create_dir(&path).map_err(|e| Error::file("make the cgroup", &path, e))?;
-        let cgroup = Cgroup { path };
+        let cgroup = Cgroup {
+            root: root.into(),
+            path,
+            is_shown: false,
+        };
         cgroup.write("cgroup.type", "threaded")?;
         Ok(cgroup)
     }
 
     /// Where it is.
     pub fn path(&self) -> &Path {
-        &self.path
+        match self.is_shown {
+            true => &self.root,
+            false => &self.path,
+        }
+    }
+
+    /// Lets processes of the caller's mount namespace, which must be private, take it for the root of the hierarchy.
+    pub fn show_as_root(&mut self) -> Result<()> {
+        mount::bind(&self.path, &self.root)?;
+        self.is_shown = true;
+        Ok(())
+    }
+
+    /// Takes it away when all threads of this process are in it. Those of other processes have ended.
+    pub fn dismiss(mut self) -> Result<()> {
+        self.hide();
+        let all = self.root.join("cgroup.procs");
+        fs::write(&all, "0").map_err(|e| Error::file("write", &all, e))
+    }
+
+    fn hide(&mut self) {
+        if std::mem::take(&mut self.is_shown) {
+            // It is hidden when the mount namespace ends, at the latest.
+            let _ = mount::unmount(&self.root);
+        }
     }
 
     /// Moves the calling thread into it; threads that it starts from now on are there too, and so are their sockets.
@@ -44,7 +75,7 @@ impl Cgroup {
     }
 
     fn write(&self, file: &str, text: &str) -> Result<()> {
-        let path = self.path.join(file);
+        let path = self.path().join(file);
         fs::write(&path, text).map_err(|e| Error::file("write", &path, e))
     }
 }
@@ -52,6 +83,7 @@ impl Cgroup {
 impl Drop for Cgroup {
     /// Only an empty one can go; what a dead process has left goes with the next.
     fn drop(&mut self) {
+        self.hide();
         let _ = fs::remove_dir(&self.path);
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
@@ -12,7 +13,10 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use portolan_kernel::cgroup::Cgroup;
+use portolan_kernel::ebpf::Location;
 use portolan_kernel::topology::Host;
+use portolan_kernel::{mount, namespace};
 
 use crate::server::Server;
 
@@ -58,6 +62,8 @@ pub struct Node {
     outside: Host,
     /// A pod that only asks.
     client: Host,
+    /// Of the pods' processes, and the root of all for the proxy.
+    cgroup: Option<Cgroup>,
     _pods: Host,
     server: Server,
     proxy: Option<Child>,
@@ -90,6 +96,7 @@ impl Node {
         for pod in &far {
             serve(&all, SocketAddr::new(pod.addr(), 8080));
         }
+        let cgroup = namespace::is_first_user().then(|| cgroup().unwrap());
         node.netns.enter().unwrap();
         let server = Server::start();
         server.wait();
@@ -97,6 +104,7 @@ impl Node {
         Node {
             outside,
             client,
+            cgroup,
             _pods: all,
             server,
             proxy: None,
@@ -147,8 +155,20 @@ impl Node {
         let all = hosts
             .into_iter()
             .flat_map(|host| ADDRESSES.map(|to| (host, to)));
-        all.map(|(host, to)| host.run(|| connect(at(to))).unwrap().unwrap())
+        all.map(|(host, to)| self.on(host, || connect(at(to))).unwrap())
             .collect()
+    }
+
+    /// Runs `work` as a process of one of the clients.
+    fn on<T: Send>(&self, host: &Host, work: impl FnOnce() -> T + Send) -> T {
+        let is_pod = std::ptr::eq(host, &self.client);
+        let run = || {
+            if let Some(cgroup) = self.cgroup.as_ref().filter(|_| is_pod) {
+                cgroup.join().unwrap();
+            }
+            work()
+        };
+        host.run(run).unwrap()
     }
 
     /// Waits until exactly these pods answer everywhere.
@@ -157,7 +177,7 @@ impl Node {
         for host in [&self.outside, &self.client] {
             for to in ADDRESSES {
                 // So many that one of four endpoints is missed by chance once in a hundred thousand.
-                let answers = || (0..40).map(|_| host.run(|| ask(at(to))).unwrap().ok());
+                let answers = || (0..40).map(|_| self.on(host, || ask(at(to))).ok());
                 until(&format!("{wanted:?} at {to}"), || {
                     let all: BTreeSet<String> = answers().flatten().collect();
                     all == wanted
@@ -185,7 +205,7 @@ impl Node {
                     pause(next.saturating_duration_since(Instant::now()));
                 }
             };
-            host.run(|| std::thread::spawn(ask_on)).unwrap()
+            self.on(host, || std::thread::spawn(ask_on))
         });
         Load {
             clients: clients.collect(),
@@ -207,6 +227,14 @@ impl Drop for Node {
             self.end(Signal::SIGKILL);
         }
     }
+}
+
+/// One of the test's own, with a bpffs of its own.
+fn cgroup() -> portolan_kernel::Result<Cgroup> {
+    mount::bpffs(Path::new("/sys/fs/bpf"))?;
+    let mut cgroup = Cgroup::new(&Location::default().cgroup)?;
+    cgroup.show_as_root()?;
+    Ok(cgroup)
 }
 
 /// Clients at work.

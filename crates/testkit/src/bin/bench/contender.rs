@@ -73,7 +73,7 @@ impl PeerMode {
 }
 
 /// Our modes.
-pub const MODES: [&str; 2] = ["nftables", "iptables"];
+pub const MODES: [&str; 3] = ["nftables", "iptables", "ebpf"];
 
 /// Where each proxy serves its metrics, in its own network namespace.
 pub const METRICS: &str = "127.0.0.1:10249";

@@ -28,8 +28,12 @@ mod report;
 mod samples;
 mod traffic;
 
-use portolan_kernel::Links;
-use portolan_kernel::namespace::{Kinds, enter_new};
+use std::path::Path;
+
+use portolan_kernel::cgroup::Cgroup;
+use portolan_kernel::ebpf::Location;
+use portolan_kernel::namespace::{Kinds, enter_new, is_first_user};
+use portolan_kernel::{Links, mount};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -51,7 +55,23 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         ),
     };
     // Before the first thread: nothing of this is to be seen in the machine's own namespace.
-    enter_new(Kinds::CLONE_NEWNET)?;
+    enter_new(Kinds::CLONE_NEWNET | Kinds::CLONE_NEWNS)?;
     Links::here()?.up("lo")?;
-    Ok(bench::run(only)?)
+    if !is_first_user() {
+        return Ok(bench::run(only)?);
+    }
+    let cgroup = confine()?;
+    let done = bench::run(only);
+    cgroup.dismiss()?;
+    Ok(done?)
+}
+
+/// What programs of eBPF mode see, and what they leave behind, is of this process and its children.
+fn confine() -> portolan_kernel::Result<Cgroup> {
+    mount::make_private()?;
+    mount::bpffs(Path::new("/sys/fs/bpf"))?;
+    let mut cgroup = Cgroup::new(&Location::default().cgroup)?;
+    cgroup.join()?;
+    cgroup.show_as_root()?;
+    Ok(cgroup)
 }
