@@ -51,8 +51,8 @@ impl<T> Faulty<T> {
     }
 }
 
-/// Marks the faults that this module makes.
-const OURS: &str = "a fault of the test";
+/// Marks the faults that tests make.
+pub(crate) const OURS: &str = "a fault of the test";
 
 fn fault(doing: &str) -> ApplyError {
     ApplyError {

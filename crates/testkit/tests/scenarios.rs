@@ -1,8 +1,10 @@
 //! Every scenario file against the oracle and against the traces of the data planes.
 
+use portolan_dataplane::ebpf::Ebpf;
 use portolan_dataplane::iptables::Iptables;
 use portolan_dataplane::ipvs::Ipvs;
 use portolan_dataplane::nftables::Nftables;
+use portolan_testkit::fake_ebpf::FakeEbpf;
 use portolan_testkit::fake_iptables::FakeIptables;
 use portolan_testkit::fake_ipvs::FakeIpvs;
 use portolan_testkit::fake_nft::FakeNft;
@@ -35,6 +37,11 @@ fn the_oracle_agrees() {
 #[test]
 fn the_trace_of_nftables_agrees() {
     over_all(|scenario| pure::against_trace(&Nftables, scenario));
+}
+
+#[test]
+fn the_trace_of_ebpf_agrees() {
+    over_all(|scenario| pure::against_trace(&Ebpf, scenario));
 }
 
 /// The scenarios that say something about iptables; most of them do.
@@ -87,6 +94,14 @@ fn nftables_converges_whatever_fails() {
     over_all(with_faults(FAULTY_RUNS, |scenario, seed| {
         let fake = FakeNft::default();
         faulty::against_faults(&Nftables, fake, FakeNft::wipe, scenario, seed)
+    }));
+}
+
+#[test]
+fn ebpf_converges_whatever_fails() {
+    over_all(with_faults(FAULTY_RUNS, |scenario, seed| {
+        let fake = FakeEbpf::default();
+        faulty::against_faults(&Ebpf, fake, FakeEbpf::wipe, scenario, seed)
     }));
 }
 
@@ -149,6 +164,19 @@ proptest::proptest! {
     #[test]
     fn ipvs_agrees_with_the_oracle_about_random_clusters(scenario in random::scenario(3)) {
         let wrong = pure::against_trace(&Ipvs::default(), &scenario);
+        proptest::prop_assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    }
+
+    #[test]
+    fn ebpf_agrees_with_the_oracle_about_random_clusters(scenario in random::scenario(3)) {
+        let wrong = pure::against_trace(&Ebpf, &scenario);
+        proptest::prop_assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    }
+
+    #[test]
+    fn ebpf_converges_to_random_clusters(scenario in random::scenario(3), seed: u64) {
+        let fake = FakeEbpf::default();
+        let wrong = faulty::against_faults(&Ebpf, fake, FakeEbpf::wipe, &scenario, seed);
         proptest::prop_assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     }
 

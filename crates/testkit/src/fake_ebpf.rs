@@ -1,0 +1,95 @@
+//! A fake of eBPF mode's target: fake rules, and maps of bytes. It can also stop half-way, as the kernel may: maps are
+//! changed one element after the other.
+
+use std::collections::BTreeMap;
+
+use portolan_dataplane::ebpf::{
+    ENDPOINT_KEY_LEN, ENDPOINT_LEN, Ebpf, NODE_PORT_IP_LEN, Op, Ops, Readback, SERVICE_KEY_LEN,
+    SERVICE_LEN, State, adopt, endpoint_key_of, endpoint_of, ip_of, service_key_of, service_of,
+};
+use portolan_model::{ApplyError, Target};
+
+use crate::fake_nft::FakeNft;
+use crate::faulty::OURS;
+
+/// Of so many changes, one stops half-way.
+const WHOLE_MAX: u32 = 7;
+
+/// The rules of one network namespace, and the maps of its programs.
+#[derive(Clone, Debug, Default)]
+pub struct FakeEbpf {
+    rules: FakeNft,
+    services: BTreeMap<[u8; SERVICE_KEY_LEN], [u8; SERVICE_LEN]>,
+    endpoints: BTreeMap<[u8; ENDPOINT_KEY_LEN], [u8; ENDPOINT_LEN]>,
+    node_port_ips: BTreeMap<[u8; NODE_PORT_IP_LEN], ()>,
+    changes: u32,
+}
+
+impl FakeEbpf {
+    /// What somebody does who flushes all rules of the machine: the programs stay.
+    pub fn wipe(&mut self) {
+        self.rules.wipe();
+    }
+
+    fn op(&mut self, op: &Op) {
+        match op {
+            Op::Reset => {
+                self.services.clear();
+                self.endpoints.clear();
+                self.node_port_ips.clear();
+            }
+            Op::PutEndpoint(list, slot, to) => {
+                let key = endpoint_key_of(*list, *slot);
+                self.endpoints.insert(key, endpoint_of(*to));
+            }
+            Op::PutNodePortIp(ip) => {
+                self.node_port_ips.insert(ip_of(*ip), ());
+            }
+            Op::PutService(frontend, entry) => {
+                let key = service_key_of(*frontend);
+                self.services.insert(key, service_of(entry));
+            }
+            Op::RemoveService(frontend) => {
+                self.services.remove(&service_key_of(*frontend));
+            }
+            Op::RemoveNodePortIp(ip) => {
+                self.node_port_ips.remove(&ip_of(*ip));
+            }
+            Op::RemoveEndpoint(list, slot) => {
+                self.endpoints.remove(&endpoint_key_of(*list, *slot));
+            }
+        }
+    }
+}
+
+impl Target<Ebpf> for FakeEbpf {
+    fn apply(&mut self, ops: &Ops) -> Result<(), ApplyError> {
+        self.rules.apply(&ops.rules)?;
+        self.changes += 1;
+        let stops = self.changes.is_multiple_of(WHOLE_MAX);
+        let most = match stops {
+            true => ops.sockets.len() / 2,
+            false => ops.sockets.len(),
+        };
+        ops.sockets[..most].iter().for_each(|op| self.op(op));
+        match stops {
+            true => Err(ApplyError {
+                doing: "eBPF map".to_owned(),
+                words: format!("Cannot allocate memory ({OURS})"),
+            }),
+            false => Ok(()),
+        }
+    }
+
+    fn read(&mut self) -> Result<Option<State>, ApplyError> {
+        let sockets = adopt(&Readback {
+            services: self.services.iter().map(|(k, v)| (*k, *v)).collect(),
+            endpoints: self.endpoints.iter().map(|(k, v)| (*k, *v)).collect(),
+            node_port_ips: self.node_port_ips.keys().copied().collect(),
+        });
+        let rules = self.rules.read()?;
+        Ok(rules
+            .zip(sockets)
+            .map(|(rules, sockets)| State { rules, sockets }))
+    }
+}
