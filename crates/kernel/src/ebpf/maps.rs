@@ -22,7 +22,7 @@ const ENDPOINTS_MAX: u32 = 524_288;
 const NODE_PORT_IPS_MAX: u32 = 1024;
 
 /// Sockets whose getpeername(2) can be answered with the Service. When there are more, those that were connected first
-/// get the endpoint as an answer. They take about 120 bytes each, from the start.
+/// get the endpoint as an answer. They take 112 bytes each, from the start.
 const PEERS_MAX: u32 = 32_768;
 
 /// Every map that has a limit, for the loader.
