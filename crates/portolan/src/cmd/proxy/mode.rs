@@ -80,6 +80,9 @@ impl Mode {
             }
             Mode::Ebpf => {
                 let target = EbpfTarget::open(&Location::default())?;
+                tracing::warn!(
+                    "connections that programs make are not counted, not reset, and say nothing about endpoints that do not answer"
+                );
                 spawn_blocking(move || loop_.run(Ebpf, target, pace, &runtime))
             }
         })
