@@ -42,6 +42,17 @@ fn a_change_of_udp_is_swept_once_and_then_there_is_rest() {
 }
 
 #[test]
+fn what_is_taken_back_in_time_owes_nothing() {
+    let mut sweeper = Sweeper::default();
+    sweeper.on_stands(&snapshot(Protocol::Udp, 1));
+    sweeper.end(at(1), at(0), true);
+    sweeper.on_stands(&snapshot(Protocol::Udp, 2));
+    assert!(sweeper.due().is_some());
+    sweeper.on_stands(&snapshot(Protocol::Udp, 1));
+    assert_eq!(sweeper.due(), None);
+}
+
+#[test]
 fn what_failed_is_done_by_the_next_sweep() {
     let mut sweeper = Sweeper::default();
     sweeper.on_stands(&snapshot(Protocol::Udp, 1));
