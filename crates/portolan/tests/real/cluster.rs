@@ -7,8 +7,10 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 
+use nix::sys::signal::Signal;
 use portolan_apiserver::auth::Identity;
 use portolan_apiserver::{Config, KubernetesService, start};
+use portolan_kernel::command::CommandNamespaces;
 use portolan_kernel::{Links, isolated, mount};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -73,7 +75,8 @@ fn proxy(home: &Path, arguments: &[&str], variables: &[(&str, String)]) -> Runni
         .env("HOME", home)
         .envs(variables.iter().map(|(name, value)| (name, value)))
         .stdout(Stdio::null())
-        .stderr(std::fs::File::create(home.join("proxy.log")).unwrap());
+        .stderr(std::fs::File::create(home.join("proxy.log")).unwrap())
+        .die_with_parent(Signal::SIGKILL);
     Running(command.spawn().unwrap())
 }
 

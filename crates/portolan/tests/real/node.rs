@@ -14,6 +14,7 @@ use ipnet::IpNet;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use portolan_kernel::cgroup::Cgroup;
+use portolan_kernel::command::CommandNamespaces;
 use portolan_kernel::ebpf::Location;
 use portolan_kernel::topology::Host;
 use portolan_kernel::{mount, namespace};
@@ -131,7 +132,8 @@ impl Node {
             .args(["--cluster-cidr", "10.0.0.0/8"])
             .args(arguments)
             .stdout(Stdio::null())
-            .stderr(self.server.log("proxy"));
+            .stderr(self.server.log("proxy"))
+            .die_with_parent(Signal::SIGKILL);
         self.proxy = Some(command.spawn().unwrap());
         self.starts += 1;
     }

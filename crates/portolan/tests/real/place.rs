@@ -5,6 +5,8 @@ use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use nix::sys::signal::Signal;
+use portolan_kernel::command::CommandNamespaces;
 use portolan_kernel::{Links, isolated};
 use serde_json::Value;
 
@@ -21,7 +23,9 @@ impl Proxy {
     fn start(dir: &Path, file: &Path) -> Proxy {
         let log = dir.join("proxy.log");
         let output = std::fs::File::create(&log).unwrap();
-        let child = command(file).stderr(output).spawn().unwrap();
+        let mut command = command(file);
+        command.stderr(output).die_with_parent(Signal::SIGKILL);
+        let child = command.spawn().unwrap();
         Proxy { child, log }
     }
 

@@ -4,6 +4,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
+use nix::sys::signal::Signal;
+use portolan_kernel::command::CommandNamespaces;
 use portolan_kernel::{Links, isolated};
 
 use crate::node::until;
@@ -53,6 +55,7 @@ fn works(before: &[&str], kubeconfig: &Path) -> Running {
         .arg(kubeconfig)
         .stdout(Stdio::null())
         .stderr(Stdio::null())
+        .die_with_parent(Signal::SIGKILL)
         .spawn()
         .unwrap();
     let running = Running(child);

@@ -7,6 +7,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::sys::signal::Signal;
+use portolan_kernel::command::CommandNamespaces;
 use tempfile::TempDir;
 use tokio::time::Instant;
 
@@ -117,6 +119,8 @@ fn spawn(dir: &TempDir, socket: &TcpListener) -> Child {
         .arg(dir.path().join("kubeconfig"))
         .stdout(Stdio::null())
         .stderr(log.unwrap())
+        // A test that is killed leaves nothing behind.
+        .die_with_parent(Signal::SIGKILL)
         .spawn()
         .unwrap()
 }
