@@ -217,7 +217,7 @@ fn each_option_without_a_meaning_is_told() {
     let gone = |mode: &str| everywhere.len() - names(mode).len();
     assert_eq!(
         (gone("iptables"), gone("ipvs"), gone("nftables")),
-        (3, 9, 2)
+        (3, 8, 2)
     );
     assert!(told("nftables").contains(
         &"ipvs.scheduler (--ipvs-scheduler) has no effect in mode nftables, only in ipvs".into()
