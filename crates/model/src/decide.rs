@@ -61,6 +61,12 @@ impl Treatment {
             Origin::Outside => &self.outside,
         }
     }
+
+    /// Whether packets from `source` are let in.
+    pub fn admits(&self, source: IpAddr) -> bool {
+        let within = |ranges: &Vec<IpNet>| ranges.iter().any(|range| range.contains(&source));
+        self.sources.as_ref().is_none_or(within)
+    }
 }
 
 /// Decides what happens at each frontend of `port` on `node`. Same input, same output; cannot fail.

@@ -13,6 +13,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::door::Doors;
 use crate::name::{PortKey, Protocol};
 use crate::snapshot::Snapshot;
 use crate::stale::Flow;
@@ -88,7 +89,8 @@ impl Gone {
     /// Whether the endpoint of `flow` was missing at both ends of the grace, from every Service that has answered at
     /// its destination.
     fn is_gone(&self, flow: &Flow) -> bool {
-        if !flow.is_translated() {
+        // A relay ends connections to endpoints itself, also while it gives way to another mode.
+        if !flow.is_translated() || Doors::default().leads_to(self.now.node(), flow.replier) {
             return false;
         }
         let all = [self.before.as_ref(), Some(&self.then), Some(&self.now)];

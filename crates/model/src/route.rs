@@ -61,7 +61,8 @@ impl Snapshot {
     pub fn shares(&self, packet: &Packet) -> BTreeMap<SocketAddr, u32> {
         let frontend = self.frontend(packet.protocol, packet.destination);
         let treatment = frontend.and_then(|frontend| self.treatment(&frontend));
-        let Some(treatment) = treatment.filter(|treatment| enters(treatment, packet)) else {
+        let Some(treatment) = treatment.filter(|treatment| treatment.admits(packet.source.ip()))
+        else {
             return BTreeMap::new();
         };
         match treatment.action(packet.origin(self.node())) {
@@ -83,7 +84,7 @@ impl Snapshot {
             return Verdict::Pass;
         };
         debug_assert!(treatment.kind == FrontendKind::LoadBalancer || treatment.sources.is_none());
-        if !enters(&treatment, packet) {
+        if !treatment.admits(packet.source.ip()) {
             return Verdict::Drop;
         }
         match treatment.action(packet.origin(self.node())) {
@@ -99,14 +100,5 @@ impl Snapshot {
                 Verdict::Deliver(chosen.into_iter().map(told).collect())
             }
         }
-    }
-}
-
-/// Whether the source ranges let this packet in.
-fn enters(treatment: &Treatment, packet: &Packet) -> bool {
-    let source = packet.source.ip();
-    match &treatment.sources {
-        None => true,
-        Some(ranges) => ranges.iter().any(|range| range.contains(&source)),
     }
 }

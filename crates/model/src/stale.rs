@@ -6,8 +6,9 @@
 
 use std::net::SocketAddr;
 
-use crate::name::{PortKey, Protocol};
-use crate::service::ServicePort;
+use crate::door::Doors;
+use crate::name::{Family, PortKey, Protocol};
+use crate::service::{Endpoint, ServicePort};
 use crate::snapshot::Snapshot;
 
 /// A flow as conntrack knows it, reduced to what the decision needs.
@@ -35,6 +36,8 @@ pub struct Sweep {
     now: Snapshot,
     /// In order; without `before`, every port counts as touched.
     touched: Vec<PortKey>,
+    /// Where the relay of userspace mode waits; empty in other modes.
+    doors: Vec<SocketAddr>,
 }
 
 impl Sweep {
@@ -44,7 +47,16 @@ impl Sweep {
             before: before.cloned(),
             now: now.clone(),
             touched: before.map(|before| now.touched(before)).unwrap_or_default(),
+            doors: Vec::new(),
         }
+    }
+
+    /// The same in userspace mode: a flow to a door of the relay finds the endpoint there, as long as one serves.
+    pub fn with_relay(mut self, doors: &Doors) -> Self {
+        let of_family = |family| doors.all(self.now.node(), family);
+        let all = Family::ALL.into_iter().flat_map(of_family);
+        self.doors = all.map(|(door, _)| door).collect();
+        self
     }
 
     /// The protocols whose flows have to be looked at; none when no port of these protocols is touched.
@@ -63,12 +75,25 @@ impl Sweep {
             return false;
         }
         match owner(&self.now, flow) {
-            Some(port) => self.looks_at(&port.key) && is_stale(port, flow),
+            Some(port) => self.looks_at(&port.key) && self.leads_nowhere(port, flow),
             // Nobody answers there now. If it was ours, it was us who translated.
             None => {
                 let ours = |before| owner(before, flow).is_some();
                 flow.is_translated() && self.before.as_ref().is_some_and(ours)
             }
+        }
+    }
+
+    /// A translated flow is stale when its endpoint serves no more; one that found no endpoint, as soon as there is one.
+    fn leads_nowhere(&self, port: &ServicePort, flow: &Flow) -> bool {
+        let family = flow.destination.is_ipv4();
+        let serves = |e: &Endpoint| e.may_serve() && e.address.is_ipv4() == family;
+        if self.doors.contains(&flow.replier) {
+            return !port.endpoints.iter().any(serves);
+        }
+        match port.endpoint(flow.replier) {
+            Some(endpoint) => !endpoint.may_serve(),
+            None => flow.is_translated() || port.endpoints.iter().any(serves),
         }
     }
 
@@ -80,19 +105,6 @@ impl Sweep {
 fn owner<'a>(snapshot: &'a Snapshot, flow: &Flow) -> Option<&'a ServicePort> {
     let frontend = snapshot.frontend(flow.protocol, flow.destination)?;
     snapshot.owner(&frontend).map(AsRef::as_ref)
-}
-
-/// A translated flow is stale when its endpoint serves no more; one that found no endpoint, as soon as there is one.
-fn is_stale(port: &ServicePort, flow: &Flow) -> bool {
-    let family = flow.destination.is_ipv4();
-    let endpoint = port
-        .endpoints
-        .binary_search_by_key(&flow.replier, |endpoint| endpoint.address);
-    if let Ok(index) = endpoint {
-        return !port.endpoints[index].may_serve();
-    }
-    let serves = |e: &crate::service::Endpoint| e.may_serve() && e.address.is_ipv4() == family;
-    flow.is_translated() || port.endpoints.iter().any(serves)
 }
 
 #[cfg(test)]

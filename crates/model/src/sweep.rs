@@ -12,6 +12,7 @@
 
 use std::time::Duration;
 
+use crate::door::Doors;
 use crate::snapshot::Snapshot;
 use crate::stale::Sweep;
 
@@ -31,9 +32,19 @@ pub struct Sweeper {
     owed: Option<Snapshot>,
     failures: u32,
     not_before: Duration,
+    /// Of the relay, in userspace mode.
+    doors: Option<Doors>,
 }
 
 impl Sweeper {
+    /// For userspace mode, with a relay behind these doors.
+    pub fn with_relay(doors: Doors) -> Self {
+        Sweeper {
+            doors: Some(doors),
+            ..Sweeper::default()
+        }
+    }
+
     /// `snapshot` stands in the kernel. It costs what has changed since the last sweep.
     pub fn on_stands(&mut self, snapshot: &Snapshot) {
         let sweep = Sweep::new(self.swept.as_ref(), snapshot);
@@ -54,7 +65,11 @@ impl Sweeper {
     /// The sweep that is due at `now`, if one is. Report it with [`Sweeper::end`].
     pub fn begin(&self, now: Duration) -> Option<Sweep> {
         let owed = self.owed.as_ref().filter(|_| self.not_before <= now)?;
-        Some(Sweep::new(self.swept.as_ref(), owed))
+        let sweep = Sweep::new(self.swept.as_ref(), owed);
+        Some(match &self.doors {
+            None => sweep,
+            Some(doors) => sweep.with_relay(doors),
+        })
     }
 
     /// The sweep that was begun is over at `now` and took `took`.

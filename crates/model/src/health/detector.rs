@@ -1,6 +1,7 @@
 //! The state machine: which connections are looked at, and when to think about whom. Trials are beside it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::bucket::Bucket;
@@ -57,6 +58,19 @@ impl Detector {
 
     /// A connection of TCP has begun, and goes to `replier`.
     pub fn on_flow(&mut self, now: Duration, key: FlowKey, replier: Listener, api: &Snapshot) {
+        self.on_dial(now, key.destination, key, replier, api);
+    }
+
+    /// The same for a connection that somebody else, such as a relay, makes for a client of `frontend`: `key` is the flow
+    /// that shows whether `replier` answers.
+    pub fn on_dial(
+        &mut self,
+        now: Duration,
+        frontend: SocketAddr,
+        key: FlowKey,
+        replier: Listener,
+        api: &Snapshot,
+    ) {
         if let Some(watch) = self.watched.get_mut(&replier) {
             watch.seen_at = now;
             if watch.look.is_some() {
@@ -64,7 +78,7 @@ impl Detector {
                 return;
             }
         }
-        let Some(frontend) = api.frontend(Protocol::Tcp, key.destination) else {
+        let Some(frontend) = api.frontend(Protocol::Tcp, frontend) else {
             return;
         };
         let Some(port) = api.owner(&frontend) else {

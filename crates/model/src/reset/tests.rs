@@ -114,6 +114,14 @@ fn an_endpoint_that_is_listed_in_any_condition_is_not_gone() {
     assert_eq!(fate(&gone, VIP, ONE), Fate::Stays);
 }
 
+/// The relay of userspace mode is no endpoint, and sees by itself what becomes of one.
+#[test]
+fn a_connection_to_the_relay_stays() {
+    let gone = gone(with(&[ONE]), with(&[TWO]), with(&[TWO]));
+    assert_eq!(fate(&gone, VIP, "192.168.0.11:10271"), Fate::Stays);
+    assert_eq!(fate(&gone, VIP, "192.168.0.11:10273"), Fate::IsReset);
+}
+
 #[test]
 fn an_endpoint_that_came_back_within_the_grace_is_not_gone() {
     for (then, now) in [

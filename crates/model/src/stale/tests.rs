@@ -3,7 +3,7 @@
 use std::num::NonZeroU16;
 
 use super::*;
-use crate::{Endpoint, Family, NodeFacts};
+use crate::{Family, NodeFacts};
 
 fn node() -> NodeFacts {
     NodeFacts {
@@ -86,6 +86,26 @@ fn a_flow_to_an_endpoint_that_is_gone_is_stale_at_every_frontend() {
     not_ours
         .iter()
         .for_each(|at| check(&sweep, &[(at, TWO, false)]));
+}
+
+/// The relay itself sends such a flow on to an endpoint that serves. In other modes nobody waits there.
+#[test]
+fn a_flow_to_the_relay_is_stale_when_nobody_serves() {
+    let doors = Doors::default();
+    let door = "192.168.0.11:10271";
+    for (endpoints, stale) in [(&[ONE][..], false), (&[], true)] {
+        let plain = Sweep::new(None, &snapshot(&[dns(endpoints)]));
+        check(&plain, &[("172.30.0.10:53", door, true)]);
+        let relayed = plain.with_relay(&doors);
+        let table = [
+            ("172.30.0.10:53", door, stale),
+            ("192.168.0.11:30053", door, stale),
+            ("172.30.0.10:53", "192.168.0.11:10273", true),
+            ("172.30.0.10:53", TWO, true),
+            ("172.30.0.11:53", door, false),
+        ];
+        check(&relayed, &table);
+    }
 }
 
 #[test]

@@ -24,6 +24,10 @@ fn a_change_of_tcp_owes_no_sweep() {
     sweeper.on_stands(&snapshot(Protocol::Tcp, 1));
     sweeper.on_stands(&snapshot(Protocol::Tcp, 2));
     assert_eq!(sweeper.due(), None);
+    sweeper.on_stands(&snapshot(Protocol::Udp, 1));
+    assert_eq!(sweeper.due(), Some(at(0)));
+    sweeper.on_stands(&snapshot(Protocol::Tcp, 2));
+    assert_eq!(sweeper.due(), None, "taken back before it was swept");
 }
 
 #[test]
@@ -72,4 +76,30 @@ fn what_failed_is_done_by_the_next_sweep() {
     sweeper.on_stands(&snapshot(Protocol::Udp, 2));
     sweeper.end(at(200), at(0), false);
     assert_eq!(sweeper.due(), Some(at(201)));
+}
+
+/// Otherwise every client of the relay would lose its flow with every change.
+#[test]
+fn sweeps_of_userspace_mode_know_the_doors() {
+    let node = NodeFacts {
+        addresses: ["192.168.0.11".parse().unwrap()].into(),
+        ..NodeFacts::default()
+    };
+    let mut stands = Snapshot::new(node);
+    let key = PortKey::new("shop", "dns", "", Protocol::Udp);
+    let mut port = ServicePort::new(key, NonZeroU16::MIN);
+    port.cluster_ips = vec!["172.30.0.10".parse().unwrap()];
+    port.endpoints = [crate::Endpoint::ready("10.1.0.10:53".parse().unwrap())].into();
+    stands.set(port);
+    let flow = crate::Flow {
+        protocol: Protocol::Udp,
+        destination: "172.30.0.10:1".parse().unwrap(),
+        replier: "192.168.0.11:10270".parse().unwrap(),
+    };
+    let relayed = Sweeper::with_relay(Doors::default());
+    for (mut sweeper, stale) in [(Sweeper::default(), true), (relayed, false)] {
+        sweeper.on_stands(&stands);
+        let sweep = sweeper.begin(at(0)).unwrap();
+        assert_eq!(sweep.is_stale(&flow), stale);
+    }
 }
