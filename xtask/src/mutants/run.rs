@@ -22,7 +22,7 @@ const MEMORY_MAX_KIB: u32 = 4 << 20;
 const SEED: &str = "20260";
 
 /// What tests of a program run, in this order: those that notice most in the shortest time come first.
-const PASSES: [(&str, &[&str]); 6] = [
+const PASSES: [(&str, &[&str]); 7] = [
     ("portolan_model-", &[]),
     ("golden-", &[]),
     (
@@ -34,6 +34,7 @@ const PASSES: [(&str, &[&str]); 6] = [
         ],
     ),
     ("portolan_dataplane-", &[]),
+    ("portal-", &[]),
     ("laws-", &[]),
     ("scenarios-", &["nftables_"]),
 ];

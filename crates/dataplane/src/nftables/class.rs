@@ -50,7 +50,7 @@ pub enum Way {
         /// Whether the source is rewritten.
         masquerade: bool,
     },
-    /// To the virtual server at its address, in ipvs mode.
+    /// To the virtual server at its address, in ipvs mode; in userspace mode, to the door of its origin.
     Server {
         /// Whether the source is rewritten.
         masquerade: bool,
@@ -205,7 +205,8 @@ impl Class {
 }
 
 /// The name of its chain, e.g. `ip-mMM-3`: reached by address; for pods, host and others the main list, the latter two
-/// masqueraded; three slots. Letters: `m` main, `o` other, `s` virtual server (capitals masquerade), `r` reject, `d` drop.
+/// masqueraded; three slots. Letters: `m` main, `o` other, `s` virtual server or relay (capitals masquerade), `r` reject,
+/// `d` drop.
 impl fmt::Display for Class {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let via = match self.via {

@@ -1,13 +1,13 @@
 //! From the model's decisions to fragments, and fragments into and out of a State.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use ipnet::IpNet;
 use portolan_model::{
-    Action, Balance, Choices, Family, NodeFacts, Place, PortKey, Problem, ServicePort, Snapshot,
-    Treatment, decide, packed,
+    Action, Balance, Choices, Family, NodeFacts, Origin, Place, PortKey, Problem, ServicePort,
+    Snapshot, Treatment, decide, packed,
 };
 
 use super::ENDPOINTS_MAX;
@@ -28,6 +28,16 @@ pub(crate) trait Servers {
         port: &ServicePort,
         treatment: &'a Treatment,
     ) -> Option<&'a Choices>;
+
+    /// The doors of the relay in this family: none but in userspace mode.
+    fn doors(&self, _: &NodeFacts, _: Family) -> Vec<(SocketAddr, Origin)> {
+        Vec::new()
+    }
+
+    /// Whether every flow of this port that is balanced goes to a door.
+    fn relays(&self, _: &NodeFacts, _: &ServicePort, _: Family) -> bool {
+        false
+    }
 }
 
 /// There are no virtual servers.
@@ -46,6 +56,7 @@ pub(crate) fn compile<S: Servers>(snapshot: &Snapshot, servers: &S) -> (State, V
     let mut problems = Vec::new();
     for family in Family::ALL {
         *state.table_mut(family) = Table::of(family, snapshot.node(), S::EXIST);
+        state.table_mut(family).doors = servers.doors(snapshot.node(), family);
     }
     let mut hairpins = [const { Vec::new() }; 2];
     // As a rule addresses have the order of names, or none.
@@ -113,7 +124,8 @@ fn fragment<S: Servers>(
         let ours = |t: &&Treatment| t.frontend.place.family() == family;
         let ours: Vec<&Treatment> = treatments.iter().filter(ours).collect();
         let served = ours.iter().map(|t| servers.served(node, port, t)).collect();
-        part(&ours, served, port, problems)
+        let relayed = servers.relays(node, port, family);
+        part(&ours, served, relayed, port, problems)
     };
     let parts = Family::ALL.map(of_family);
     let cluster_ips = port.cluster_ips.clone();
@@ -124,6 +136,7 @@ fn fragment<S: Servers>(
 fn part(
     ours: &[&Treatment],
     served: Vec<Option<&Choices>>,
+    relayed: bool,
     port: &ServicePort,
     problems: &mut Vec<Problem>,
 ) -> Option<Part> {
@@ -150,7 +163,10 @@ fn part(
     };
     let treatments = ours.iter().zip(&served);
     let ways: Vec<[Way; 3]> = treatments
-        .map(|(t, served)| lists.ways(t, *served))
+        .map(|(t, served)| match relayed {
+            true => relay_ways(t),
+            false => lists.ways(t, *served),
+        })
         .collect();
     let endpoints = served.iter().flatten().flat_map(|s| s.addresses.iter());
     part.served.extend(endpoints);
@@ -181,6 +197,15 @@ fn part(
         ..backing
     });
     Some(part)
+}
+
+/// The relay chooses the endpoint; everything else the kernel does itself.
+fn relay_ways(treatment: &Treatment) -> [Way; 3] {
+    [&treatment.pod, &treatment.host, &treatment.outside].map(|action| match action {
+        Action::Reject => Way::Reject,
+        Action::Drop => Way::Drop,
+        Action::Balance { .. } => Way::Server { masquerade: false },
+    })
 }
 
 fn class_of(via: Via, treatment: &Treatment, ways: [Way; 3], backing: &Backing) -> Class {

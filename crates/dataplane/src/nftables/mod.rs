@@ -35,6 +35,7 @@ pub(crate) mod diff;
 mod element;
 mod expr;
 mod layout;
+mod portal;
 mod render;
 mod show;
 mod state;
@@ -48,6 +49,7 @@ pub use diff::{Op, Ops};
 pub use element::{Element, Spot};
 pub use expr::{Expr, Field, Reg, Rejection, Rule};
 pub use layout::{AFFINITY_MAX, BaseChain, ChainId, Kind, Part, SetName, TABLE};
+pub use portal::{Portal, PortalTarget};
 pub use show::show;
 pub use state::State;
 

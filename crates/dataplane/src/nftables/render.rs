@@ -4,9 +4,10 @@ mod chain;
 mod pick;
 mod turn;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
-use portolan_model::{Family, LocalPods};
+use portolan_model::{Family, LocalPods, Origin};
 
 use super::expr::{Expr, Field, Reg, Rejection, Rule};
 use super::layout::{BaseChain, ChainId, SetName};
@@ -95,8 +96,15 @@ impl Registers {
     }
 }
 
-/// The rules of `chain` in the table of `family`; `servers` says whether there are virtual servers beside it.
-pub(crate) fn rules(family: Family, chain: &ChainId, pods: &Pods, servers: bool) -> Vec<Rule> {
+/// The rules of `chain` in the table of `family`; `servers` says whether there are virtual servers beside it,
+/// `doors` where a relay waits.
+pub(crate) fn rules(
+    family: Family,
+    chain: &ChainId,
+    pods: &Pods,
+    servers: bool,
+    doors: &[(SocketAddr, Origin)],
+) -> Vec<Rule> {
     let at = Registers::of(family);
     match chain {
         ChainId::Base(BaseChain::Services) => services(&at),
@@ -105,7 +113,15 @@ pub(crate) fn rules(family: Family, chain: &ChainId, pods: &Pods, servers: bool)
         }
         ChainId::Base(BaseChain::Postrouting) => postrouting(&at, servers),
         ChainId::Turn(turn) => turn::rules(&at, turn),
-        ChainId::Class(class) => chain::Chain { at, class, pods }.rules(),
+        ChainId::Class(class) => {
+            let chain = chain::Chain {
+                at,
+                class,
+                pods,
+                doors,
+            };
+            chain.rules()
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use imbl::OrdMap;
 use ipnet::IpNet;
-use portolan_model::{Family, NodeFacts, Protocol, Snapshot, packed};
+use portolan_model::{Family, NodeFacts, Origin, Protocol, Snapshot, packed};
 
 use super::addresses::Addresses;
 use super::class::{Class, List};
@@ -166,6 +166,8 @@ pub(crate) struct Table {
     pub pods: Pods,
     /// Whether there are virtual servers beside it. Not compared, for the same reason.
     pub servers: bool,
+    /// The doors of the relay, in userspace mode. Not compared, for the same reason.
+    pub doors: Vec<(SocketAddr, Origin)>,
 }
 
 impl PartialEq for Table {
@@ -230,7 +232,7 @@ impl Table {
     }
 
     pub fn rules(&self, family: Family, chain: &ChainId) -> Vec<Rule> {
-        render::rules(family, chain, &self.pods, self.servers)
+        render::rules(family, chain, &self.pods, self.servers, &self.doors)
     }
 
     /// All elements, in a fixed order.

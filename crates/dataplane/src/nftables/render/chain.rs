@@ -1,5 +1,7 @@
 //! The chain of one class: who may enter, who is masqueraded, which endpoint it goes to.
 
+use std::net::{IpAddr, SocketAddr};
+
 use portolan_model::{Balance, Origin};
 
 use super::super::class::{Class, List, Via, Way};
@@ -12,6 +14,7 @@ pub(super) struct Chain<'a> {
     pub at: Registers,
     pub class: &'a Class,
     pub pods: &'a Pods,
+    pub doors: &'a [(SocketAddr, Origin)],
 }
 
 impl Chain<'_> {
@@ -24,14 +27,17 @@ impl Chain<'_> {
         let ways = [Origin::Host, Origin::Pod, Origin::Outside].map(|o| (o, class.way(o)));
         let one = ways
             .iter()
-            .all(|(_, way)| way.target() == class.host.target());
+            .all(|(_, way)| way.target() == class.host.target() && !self.is_relayed(*way));
         if !one {
             for (origin, way) in ways {
                 let condition = match origin {
                     Origin::Outside => Vec::new(),
                     _ => self.condition(origin),
                 };
-                self.serve(&condition, way, way.masquerades(), &mut rules);
+                match self.is_relayed(way) {
+                    true => rules.extend(self.relay(&condition, origin)),
+                    false => self.serve(&condition, way, way.masquerades(), &mut rules),
+                }
             }
             return rules;
         }
@@ -117,6 +123,36 @@ impl Chain<'_> {
             Pods::InterfacePrefix(prefix) => all.extend(name(prefix.as_bytes().to_vec())),
         }
         all
+    }
+
+    /// Whether a relay serves: each origin has a door of its own.
+    fn is_relayed(&self, way: Way) -> bool {
+        matches!(way, Way::Server { .. }) && !self.doors.is_empty()
+    }
+
+    /// To the door of `origin`; without one there is no rule, and the packet passes.
+    fn relay(&self, condition: &[Expr], origin: Origin) -> Option<Rule> {
+        let (door, _) = self.doors.iter().find(|(_, of)| *of == origin)?;
+        let address = match door.ip() {
+            IpAddr::V4(ip) => ip.octets().to_vec(),
+            IpAddr::V6(ip) => ip.octets().to_vec(),
+        };
+        let (at, port) = (&self.at, door.port().to_be_bytes().to_vec());
+        let goal = [
+            Expr::Value {
+                into: at.endpoint,
+                bytes: address,
+            },
+            Expr::Value {
+                into: at.endpoint_port,
+                bytes: port,
+            },
+            Expr::Dnat {
+                address: at.endpoint,
+                port: at.endpoint_port,
+            },
+        ];
+        Some(Rule([condition, &goal].concat()))
     }
 
     fn serve(&self, condition: &[Expr], way: Way, masquerade: bool, rules: &mut Vec<Rule>) {

@@ -55,7 +55,7 @@ fn chains(family: Family) -> Vec<Vec<Rule>> {
             chains.extend(Balance::ALL.map(of));
         }
     }
-    let rules = |chain: &ChainId| rules(family, chain, &Pods::Cidrs, false);
+    let rules = |chain: &ChainId| rules(family, chain, &Pods::Cidrs, false, &[]);
     chains.iter().map(rules).collect()
 }
 
@@ -104,12 +104,13 @@ fn only_services_with_affinity_remember() {
                 &ChainId::Turn(turn(family, affinity_s)),
                 &Pods::Cidrs,
                 false,
+                &[],
             );
             assert_eq!(turn.len(), count, "{turn:?}");
             assert_eq!(remembers(&turn), affinity_s > 0);
             for balance in Balance::ALL {
                 let class = class(Via::Direct, balance, affinity_s);
-                let class = rules(family, &ChainId::Class(class), &Pods::Cidrs, false);
+                let class = rules(family, &ChainId::Class(class), &Pods::Cidrs, false, &[]);
                 assert_eq!(remembers(&class), affinity_s > 0, "{class:?}");
                 let new = class.iter().flat_map(|rule| &rule.0);
                 let sticky = new.filter(|expr| {
