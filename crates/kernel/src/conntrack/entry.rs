@@ -7,14 +7,14 @@ use portolan_model::health::{FlowKey, FlowState};
 use portolan_model::reset::{Connection, Stage};
 use portolan_model::{Flow, Protocol};
 
-use crate::nfnetlink::wire::Attributes;
+use crate::nfnetlink::wire::{Attributes, Writer};
 
 pub(super) const MSG_NEW: u16 = 0;
 pub(super) const MSG_GET: u16 = 1;
 pub(super) const MSG_DELETE: u16 = 2;
 
 pub(super) const TUPLE_ORIG: u16 = 1;
-const TUPLE_REPLY: u16 = 2;
+pub(super) const TUPLE_REPLY: u16 = 2;
 pub(super) const STATUS: u16 = 3;
 const PROTOINFO: u16 = 4;
 pub(super) const ID: u16 = 12;
@@ -142,6 +142,31 @@ impl<'a> Entry<'a> {
     }
 }
 
+/// Writes a tuple, as the one who answers or asks sends it.
+pub(super) fn write_tuple(
+    out: &mut Writer,
+    kind: u16,
+    protocol: Protocol,
+    source: SocketAddr,
+    destination: SocketAddr,
+) {
+    let address = |out: &mut Writer, [v4, v6]: [u16; 2], ip: IpAddr| match ip {
+        IpAddr::V4(ip) => out.raw(v4, &ip.octets()),
+        IpAddr::V6(ip) => out.raw(v6, &ip.octets()),
+    };
+    out.nest(kind, |out| {
+        out.nest(TUPLE_IP, |out| {
+            address(out, [IP_V4_SRC, IP_V6_SRC], source.ip());
+            address(out, [IP_V4_DST, IP_V6_DST], destination.ip());
+        });
+        out.nest(TUPLE_PROTO, |out| {
+            out.raw(PROTO_NUM, &[protocol.number()]);
+            out.raw(PROTO_SRC_PORT, &source.port().to_be_bytes());
+            out.raw(PROTO_DST_PORT, &destination.port().to_be_bytes());
+        });
+    });
+}
+
 /// One end of a tuple.
 fn end(tuple: Attributes<'_>, [v4, v6]: [u16; 2], port: u16) -> Option<SocketAddr> {
     let ip = tuple.nested(TUPLE_IP)?;
@@ -160,7 +185,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::nfnetlink::wire::{Message, Writer, nfproto};
+    use crate::nfnetlink::wire::{Message, nfproto};
 
     fn tuple(out: &mut Writer, kind: u16, source: [u8; 4], destination: [u8; 4], ports: [u16; 2]) {
         out.nest(kind, |out| {

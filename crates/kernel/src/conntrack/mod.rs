@@ -11,6 +11,8 @@ mod connections;
 mod entry;
 mod signs;
 
+use std::net::SocketAddr;
+
 use portolan_model::{ApplyError, Family, Flow, Protocol};
 
 use crate::nfnetlink::socket::{Answer, Nfnetlink};
@@ -50,6 +52,27 @@ impl Conntrack {
             self.sweep_family(family, protocol, &is_stale, deleted)?;
         }
         Ok(())
+    }
+
+    /// Where a flow was going that `client` began and whose packets were sent to `replier` instead; `None` if there is
+    /// no such flow, or if it was going there by itself.
+    pub fn original(
+        &mut self,
+        protocol: Protocol,
+        client: SocketAddr,
+        replier: SocketAddr,
+    ) -> Result<Option<SocketAddr>, ApplyError> {
+        let question = |out: &mut Writer| {
+            out.begin_conntrack(MSG_GET, 0, nfproto(Family::of(client.ip())));
+            write_tuple(out, TUPLE_REPLY, protocol, replier, client);
+        };
+        let mut found = None;
+        self.changes
+            .ask("cannot ask conntrack for a flow", question, |attributes| {
+                found = Entry::read(attributes, protocol).map(|entry| entry.flow);
+            })?;
+        let translated = found.filter(Flow::is_translated);
+        Ok(translated.map(|flow| flow.destination))
     }
 
     fn sweep_family(

@@ -4,7 +4,6 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 
 use netlink_sys::{Socket, protocols::NETLINK_NETFILTER};
@@ -116,7 +115,8 @@ impl Conntrack {
         let mut state = FlowState::Gone;
         let question = |out: &mut Writer| {
             out.begin_conntrack(MSG_GET, 0, nfproto(Family::of(key.destination.ip())));
-            out.nest(TUPLE_ORIG, |out| tuple(out, key));
+            let (source, destination) = (key.source, key.destination);
+            write_tuple(out, TUPLE_ORIG, Protocol::Tcp, source, destination);
         };
         self.walk.ask(
             "cannot look at a flow of conntrack",
@@ -179,26 +179,4 @@ fn replier(entry: &Entry<'_>) -> Listener {
         protocol: entry.flow.protocol,
         address: entry.flow.replier,
     }
-}
-
-/// Names a flow for the kernel.
-fn tuple(out: &mut Writer, key: &FlowKey) {
-    let ends: [(SocketAddr, u16, u16, u16); 2] = [
-        (key.source, IP_V4_SRC, IP_V6_SRC, PROTO_SRC_PORT),
-        (key.destination, IP_V4_DST, IP_V6_DST, PROTO_DST_PORT),
-    ];
-    out.nest(TUPLE_IP, |out| {
-        for (end, v4, v6, _) in &ends {
-            match end.ip() {
-                IpAddr::V4(ip) => out.raw(*v4, &ip.octets()),
-                IpAddr::V6(ip) => out.raw(*v6, &ip.octets()),
-            }
-        }
-    });
-    out.nest(TUPLE_PROTO, |out| {
-        out.raw(PROTO_NUM, &[Protocol::Tcp.number()]);
-        for (end, _, _, port) in &ends {
-            out.raw(*port, &end.port().to_be_bytes());
-        }
-    });
 }
