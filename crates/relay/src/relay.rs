@@ -1,0 +1,306 @@
+//! The relay as its owner sees it: doors are opened, a Snapshot is put in place, and everything ends in the end.
+//!
+//! It has a runtime of its own. Its threads, and with them every socket that it ever opens, are in the network
+//! namespace of the thread that started it.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex, OnceLock, mpsc};
+
+use portolan_model::{Doors, Family, NodeFacts, Origin, PortKey, Protocol, Snapshot};
+use socket2::{Domain, SockAddr, Socket, Type};
+use tokio::net::{TcpListener, UdpSocket};
+use tokio::runtime::Runtime;
+use tokio::sync;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::book::Book;
+use crate::limits::{BACKLOG_MAX, DATAGRAM_BUFFER_BYTES, Limits};
+use crate::original::FindOriginal;
+use crate::tally::Counts;
+use crate::tcp::{self, Connections, Dial};
+use crate::udp::{self, Datagrams};
+
+/// A place where the relay waits for clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Door {
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// Whom its clients count as.
+    pub origin: Origin,
+    /// The frontend behind it; `None` when the kernel knows where each flow was going.
+    pub leads_to: Option<SocketAddr>,
+}
+
+impl Door {
+    /// The doors behind a portal on this node.
+    pub fn of_node(doors: &Doors, node: &NodeFacts) -> Vec<Door> {
+        let of_family = |family| doors.all(node, family);
+        let all = Family::ALL.into_iter().flat_map(of_family);
+        let both = all.flat_map(|(listen, origin)| {
+            [Protocol::Tcp, Protocol::Udp].map(|protocol| Door {
+                protocol,
+                listen,
+                origin,
+                leads_to: None,
+            })
+        });
+        both.collect()
+    }
+}
+
+/// What went wrong with the relay.
+#[derive(Debug, thiserror::Error)]
+pub enum RelayError {
+    /// Its threads could not be started.
+    #[error("cannot start the threads of the relay: {0}")]
+    Threads(io::Error),
+    /// Somebody else has the port, or we may not have it.
+    #[error("cannot listen on {}/{} for the relay: {error}", door.listen, door.protocol)]
+    Listen {
+        /// The door.
+        door: Door,
+        /// The kernel's words.
+        error: io::Error,
+    },
+    /// A door for a protocol that the relay does not carry.
+    #[error("the relay does not carry {0}")]
+    Protocol(Protocol),
+}
+
+impl RelayError {
+    /// What was being done.
+    pub fn doing(&self) -> String {
+        match self {
+            RelayError::Threads(_) => "start the threads of the relay".into(),
+            RelayError::Listen { door, .. } => {
+                format!("listen on {}/{} for the relay", door.listen, door.protocol)
+            }
+            RelayError::Protocol(_) => "open a door of the relay".into(),
+        }
+    }
+
+    /// The system's words.
+    pub fn words(&self) -> String {
+        match self {
+            RelayError::Threads(error) | RelayError::Listen { error, .. } => error.to_string(),
+            RelayError::Protocol(_) => self.to_string(),
+        }
+    }
+}
+
+/// Carries flows from doors to endpoints. When it is dropped, everything ends at once; see [`Relay::drain`].
+pub struct Relay {
+    /// `None` only while it ends.
+    runtime: Option<Runtime>,
+    book: Arc<Book>,
+    connections: Arc<Connections>,
+    datagrams: Arc<Datagrams>,
+    doors: BTreeMap<Door, CancellationToken>,
+    /// Tasks of doors, connections and UDP clients.
+    tasks: TaskTracker,
+}
+
+impl Relay {
+    /// Starts a relay with so many threads, without doors and without Services. Call it in the network namespace that
+    /// it shall work in.
+    pub fn start(
+        threads: usize,
+        limits: Limits,
+        original: impl FindOriginal + 'static,
+    ) -> Result<Relay, RelayError> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(threads.max(1))
+            .thread_name("relay")
+            .enable_all()
+            .build()
+            .map_err(RelayError::Threads)?;
+        let book = Arc::new(Book::new(limits));
+        let tasks = TaskTracker::new();
+        let abort = CancellationToken::new();
+        let connections = Arc::new(Connections {
+            book: Arc::clone(&book),
+            open: Arc::new(AtomicUsize::new(0)),
+            tasks: tasks.clone(),
+            abort: abort.clone(),
+            listener: OnceLock::new(),
+        });
+        let datagrams = Arc::new(Datagrams {
+            book: Arc::clone(&book),
+            open: AtomicUsize::new(0),
+            tasks: tasks.clone(),
+            abort,
+            original: Mutex::new(Box::new(original)),
+        });
+        Ok(Relay {
+            runtime: Some(runtime),
+            book,
+            connections,
+            datagrams,
+            doors: BTreeMap::new(),
+            tasks,
+        })
+    }
+
+    /// Makes exactly these doors stand. When one of them cannot be opened, those that stood before stay.
+    pub fn open_doors(&mut self, wanted: Vec<Door>) -> Result<(), RelayError> {
+        let mut opened = Vec::new();
+        for door in &wanted {
+            if !self.doors.contains_key(door) {
+                opened.push((*door, self.open(*door)?));
+            }
+        }
+        self.doors.retain(|door, closed| {
+            let stays = wanted.contains(door);
+            if !stays {
+                closed.cancel();
+            }
+            stays
+        });
+        for (door, socket) in opened {
+            let closed = CancellationToken::new();
+            let listening = self.attend(door, socket, closed.clone());
+            listening.map_err(|error| RelayError::Listen { door, error })?;
+            self.doors.insert(door, closed);
+        }
+        Ok(())
+    }
+
+    /// Opens a socket on one of the relay's own threads: they are in its namespace, the caller may be elsewhere.
+    fn open(&self, door: Door) -> Result<Socket, RelayError> {
+        let gone = || RelayError::Listen {
+            door,
+            error: io::Error::other("the relay has ended"),
+        };
+        let (tell, told) = mpsc::sync_channel(1);
+        let runtime = self.runtime.as_ref().ok_or_else(gone)?;
+        // The receiver is there until something was told.
+        let work = async move { drop(tell.send(listen(&door))) };
+        self.tasks.spawn_on(work, runtime.handle());
+        told.recv().map_err(|_| gone())?
+    }
+
+    fn attend(&self, door: Door, socket: Socket, closed: CancellationToken) -> io::Result<()> {
+        let Some(runtime) = &self.runtime else {
+            return Ok(());
+        };
+        let _inside = runtime.enter();
+        match door.protocol {
+            Protocol::Udp => {
+                let socket = UdpSocket::from_std(socket.into())?;
+                let datagrams = Arc::clone(&self.datagrams);
+                let run = udp::run(datagrams, socket, door, closed);
+                self.tasks.spawn(run);
+            }
+            _ => {
+                let listener = TcpListener::from_std(socket.into())?;
+                let connections = Arc::clone(&self.connections);
+                self.tasks
+                    .spawn(tcp::run(connections, listener, door, closed));
+            }
+        }
+        Ok(())
+    }
+
+    /// From now on new flows go by `snapshot`. TCP connections that go on are left alone; UDP clients whose endpoint
+    /// serves no more begin anew.
+    pub fn replace(&self, snapshot: Snapshot) {
+        self.book.replace(snapshot);
+    }
+
+    /// What new flows go by.
+    pub fn snapshot(&self) -> Snapshot {
+        self.book.snapshot()
+    }
+
+    /// From now on `listener` is told of every TCP connection to an endpoint that it has room for. The first one stays.
+    pub fn tell_dials(&self, listener: sync::mpsc::Sender<Dial>) {
+        // Nothing is lost when somebody listens already.
+        let _ = self.connections.listener.set(listener);
+    }
+
+    /// What was counted for each Service port.
+    pub fn counts(&self) -> CountsOf {
+        CountsOf(Arc::clone(&self.book))
+    }
+
+    /// Closes all doors and waits until all connections have come to their end, however long that takes: a peer that is
+    /// dead is noticed. UDP clients begin anew elsewhere.
+    pub fn drain(mut self) {
+        self.doors.values().for_each(CancellationToken::cancel);
+        self.doors.clear();
+        self.tasks.close();
+        let Some(runtime) = self.runtime.take() else {
+            return;
+        };
+        runtime.block_on(async {
+            let tallies = self.book.tallies();
+            let sessions = tallies.iter().flat_map(|tally| tally.sessions());
+            sessions.for_each(|session| session.close());
+            self.tasks.wait().await;
+        });
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        self.connections.abort.cancel();
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// Reads the counts of all Service ports, from any thread.
+#[derive(Clone)]
+pub struct CountsOf(Arc<Book>);
+
+impl CountsOf {
+    /// Shows each Service port with its counts, in the order of their keys.
+    pub fn each(&self, mut show: impl FnMut(&PortKey, &Counts)) {
+        let tallies = self.0.tallies();
+        tallies
+            .iter()
+            .for_each(|tally| show(&tally.key, &tally.counts));
+    }
+}
+
+/// A socket that listens at `door`. The address may be one that the node gets only in a moment.
+fn listen(door: &Door) -> Result<Socket, RelayError> {
+    let kind = match door.protocol {
+        Protocol::Tcp => Type::STREAM,
+        Protocol::Udp => Type::DGRAM,
+        Protocol::Sctp => return Err(RelayError::Protocol(door.protocol)),
+    };
+    let open = || {
+        let domain = Domain::for_address(door.listen);
+        let number = i32::from(door.protocol.number());
+        let socket = Socket::new(domain, kind, Some(number.into()))?;
+        socket.set_nonblocking(true)?;
+        match door.listen {
+            SocketAddr::V4(_) => socket.set_freebind_v4(true)?,
+            SocketAddr::V6(_) => {
+                socket.set_only_v6(true)?;
+                socket.set_freebind_v6(true)?;
+            }
+        }
+        if door.protocol == Protocol::Tcp {
+            // Connections of a former process may still be in the kernel.
+            socket.set_reuse_address(true)?;
+            socket.bind(&SockAddr::from(door.listen))?;
+            socket.listen(BACKLOG_MAX as i32)?;
+        } else {
+            // What the kernel does not give is no reason to give up.
+            let _ = socket.set_recv_buffer_size(DATAGRAM_BUFFER_BYTES);
+            let _ = socket.set_send_buffer_size(DATAGRAM_BUFFER_BYTES);
+            socket.bind(&SockAddr::from(door.listen))?;
+        }
+        Ok(socket)
+    };
+    open().map_err(|error| RelayError::Listen { door: *door, error })
+}
