@@ -17,6 +17,7 @@ pub mod modes;
 pub mod pure;
 pub mod random;
 pub mod scenario;
+pub mod userspace;
 pub mod wait;
 pub mod world;
 

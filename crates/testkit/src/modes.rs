@@ -12,6 +12,7 @@ use portolan_kernel::{IptablesTarget, IpvsTarget, NftTarget};
 use crate::live::{Outcome, against_kernel};
 use crate::pure::not_applicable;
 use crate::scenario::Scenario;
+use crate::userspace;
 
 /// One data plane.
 #[derive(Clone, Copy)]
@@ -22,8 +23,24 @@ pub struct Mode {
     pub run: fn(&Scenario) -> Outcome,
 }
 
+impl Mode {
+    /// Whether a relay makes the connections to endpoints: they see the node's address instead of the client's, and where
+    /// others choose at random it goes from one to the next.
+    pub fn relays(&self) -> bool {
+        self.name == "userspace"
+    }
+
+    /// The scenario as this mode makes it come true.
+    pub fn seen(&self, scenario: &Scenario) -> Scenario {
+        match self.relays() {
+            true => userspace::seen(scenario),
+            false => scenario.clone(),
+        }
+    }
+}
+
 /// All that there are.
-pub const ALL: [Mode; 5] = [
+pub const ALL: [Mode; 6] = [
     Mode {
         name: "nftables",
         run: nftables,
@@ -43,6 +60,10 @@ pub const ALL: [Mode; 5] = [
     Mode {
         name: "ipvs",
         run: ipvs,
+    },
+    Mode {
+        name: "userspace",
+        run: |scenario| against_kernel(&userspace::backend(), userspace::open, scenario),
     },
 ];
 

@@ -8,6 +8,7 @@ use portolan_testkit::fake_ebpf::FakeEbpf;
 use portolan_testkit::fake_iptables::FakeIptables;
 use portolan_testkit::fake_ipvs::FakeIpvs;
 use portolan_testkit::fake_nft::FakeNft;
+use portolan_testkit::userspace::{self, FakeUserspace};
 use portolan_testkit::{Scenario, faulty, pure, random};
 
 /// Runs `prove` over all scenarios and fails with everything that is wrong, by scenario.
@@ -42,6 +43,24 @@ fn the_trace_of_nftables_agrees() {
 #[test]
 fn the_trace_of_ebpf_agrees() {
     over_all(|scenario| pure::against_trace(&Ebpf, scenario));
+}
+
+#[test]
+fn the_trace_of_userspace_agrees() {
+    over_all(|scenario| pure::against_trace(&userspace::backend(), &userspace::seen(scenario)));
+}
+
+#[test]
+fn userspace_converges_whatever_fails() {
+    let seed = testkit_seed();
+    over_all(|scenario| {
+        let fake = FakeUserspace::default();
+        let scenario = userspace::seen(scenario);
+        let backend = userspace::backend();
+        let wrong = faulty::against_faults(&backend, fake, FakeUserspace::wipe, &scenario, seed);
+        let named = |words| format!("PORTOLAN_SEED={seed}: {words}");
+        wrong.into_iter().map(named).collect()
+    });
 }
 
 /// The scenarios that say something about iptables; most of them do.
@@ -149,6 +168,13 @@ proptest::proptest! {
     #[test]
     fn nftables_agrees_with_the_oracle_about_random_clusters(scenario in random::scenario(3)) {
         let wrong = pure::against_trace(&Nftables, &scenario);
+        proptest::prop_assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    }
+
+    #[test]
+    fn userspace_agrees_with_the_oracle_about_random_clusters(scenario in random::scenario(3)) {
+        let scenario = userspace::seen(&scenario);
+        let wrong = pure::against_trace(&userspace::backend(), &scenario);
         proptest::prop_assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     }
 
