@@ -24,11 +24,13 @@ mod node_checks;
 mod pages;
 mod problems;
 mod process;
+mod relayed;
 mod resets;
 mod setup;
 mod switch;
 mod sync;
 mod trims;
+mod userspace;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -234,12 +236,14 @@ pub async fn serve(options: ProxyOptions) -> anyhow::Result<()> {
         Ok(())
     });
     tasks.spawn(async move { interfaces::follow(interfaces_in).await });
+    let (dials_in, dials) = mpsc::channel(ejection::DIALS_WAITING_MAX);
     let ejection = ejection::Parts {
         config: options.health,
         node: options.node.name.clone(),
         client: client.clone(),
         said,
         wanted: reflections_in,
+        dials,
         telemetry: Arc::clone(&telemetry),
     };
     ejection.spawn(&mut tasks);
@@ -265,6 +269,7 @@ pub async fn serve(options: ProxyOptions) -> anyhow::Result<()> {
         telemetry: Arc::clone(&telemetry),
         pace: options.pace,
         config: options.config.clone(),
+        dials: dials_in,
     };
     tasks.spawn(parts.follow(options.mode));
     for (address, whom) in [

@@ -11,3 +11,4 @@ mod place;
 mod privilege;
 mod rollout;
 mod server;
+mod userspace;

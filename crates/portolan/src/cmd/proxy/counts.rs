@@ -124,7 +124,8 @@ impl Tally {
     }
 }
 
-fn labels(key: &PortKey) -> Vec<(&'static str, String)> {
+/// Names a Service port in metrics.
+pub(super) fn labels(key: &PortKey) -> Vec<(&'static str, String)> {
     vec![
         ("namespace", key.service.namespace.to_string()),
         ("service", key.service.name.to_string()),

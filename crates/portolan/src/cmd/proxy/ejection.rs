@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   reflect ──Reflection──▶ Watcher { Overlay, Detector } ──the same without the ejected──▶ sync thread
-//!     conntrack: new connections ──▶ │  ▲ answers                      the same ─▶ metrics, /ejected, log, Events
+//!     conntrack, relay: connections ─▶ │  ▲ answers                      the same ─▶ metrics, /ejected, log, Events
 //!                                    ▼  │
 //!                               looks, checks
 //! ```
@@ -11,6 +11,7 @@
 //! read some hundred messages.
 
 mod check;
+mod dials;
 mod ear;
 pub(super) mod flags;
 pub(super) mod report;
@@ -19,14 +20,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use portolan_kernel::Conntrack;
-use portolan_model::Overlay;
-use portolan_model::health::{Answer, Config, Detector, FlowState, News, Order};
+use portolan_model::health::{Answer, Config, Detector, FlowKey, FlowState, News, Order};
+use portolan_model::{Listener, Overlay, Protocol};
 use portolan_reflect::Reflection;
+use portolan_relay::Dial;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::metrics::Telemetry;
+pub(super) use dials::DIALS_WAITING_MAX;
+use dials::Dials;
 use ear::Ear;
 use report::Reporter;
 
@@ -44,6 +48,8 @@ pub(super) struct Parts {
     pub(super) said: watch::Receiver<Option<Reflection>>,
     /// What shall stand in the kernel.
     pub(super) wanted: watch::Sender<Option<Reflection>>,
+    /// Connections that a relay makes.
+    pub(super) dials: mpsc::Receiver<Dial>,
     pub(super) telemetry: Arc<Telemetry>,
 }
 
@@ -72,6 +78,7 @@ impl Parts {
             checks: JoinSet::new(),
             said: self.said,
             wanted: self.wanted,
+            dials: Dials::new(self.dials),
             reporter: Reporter {
                 node: self.node,
                 events,
@@ -99,6 +106,7 @@ struct Watcher {
     checks: JoinSet<(u64, Answer)>,
     said: watch::Receiver<Option<Reflection>>,
     wanted: watch::Sender<Option<Reflection>>,
+    dials: Dials,
     reporter: Reporter,
     telemetry: Arc<Telemetry>,
 }
@@ -115,6 +123,7 @@ impl Watcher {
                 Wake::Due => self.ear.wake(start.elapsed()),
                 Wake::Said => self.take(),
                 Wake::Heard => self.hear(start),
+                Wake::Dialed => self.take_dials(start.elapsed()),
                 Wake::Checked(id, answer) => {
                     self.telemetry.ejection.checked(answer);
                     self.detector.on_check(start.elapsed(), id, answer);
@@ -128,7 +137,7 @@ impl Watcher {
 
     async fn wait(&mut self, start: Instant) -> Wake {
         let now = start.elapsed();
-        let due = [self.detector.due(), self.ear.due(now)];
+        let due = [self.detector.due(), self.ear.due(now), self.dials.due(now)];
         let due = due.into_iter().flatten().min();
         let clock = async {
             match due {
@@ -149,6 +158,7 @@ impl Watcher {
             },
             () = clock => Wake::Due,
             () = self.ear.ready(now) => Wake::Heard,
+            () = self.dials.ready(now) => Wake::Dialed,
         }
     }
 
@@ -183,6 +193,22 @@ impl Watcher {
         });
         if let Err(error) = heard {
             tracing::warn!(%error, "some new connections were not seen");
+        }
+    }
+
+    fn take_dials(&mut self, now: Duration) {
+        let api = self.overlay.upstream();
+        for dial in self.dials.take(now) {
+            let key = FlowKey {
+                source: dial.source,
+                destination: dial.endpoint,
+            };
+            let listener = Listener {
+                protocol: Protocol::Tcp,
+                address: dial.endpoint,
+            };
+            self.detector
+                .on_dial(now, dial.frontend, key, listener, api);
         }
     }
 
@@ -265,6 +291,7 @@ enum Wake {
     Due,
     Said,
     Heard,
+    Dialed,
     Checked(u64, Answer),
 }
 

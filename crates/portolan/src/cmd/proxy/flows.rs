@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use portolan_kernel::Conntrack;
-use portolan_model::{ApplyError, Snapshot, Sweep, Sweeper, newly_ejected};
+use portolan_model::{ApplyError, Doors, Snapshot, Sweep, Sweeper, newly_ejected};
 
 use super::metrics::Telemetry;
 
@@ -16,11 +16,11 @@ pub(super) struct Flows {
 }
 
 impl Flows {
-    /// Those of the network namespace that the calling thread is in.
-    pub(super) fn open() -> Result<Self, ApplyError> {
+    /// Those of the network namespace that the calling thread is in; `relay` waits behind these doors, if there is one.
+    pub(super) fn open(relay: Option<Doors>) -> Result<Self, ApplyError> {
         Ok(Flows {
             conntrack: Conntrack::open()?,
-            sweeper: Sweeper::default(),
+            sweeper: relay.map_or(Sweeper::default(), Sweeper::with_relay),
             standing: None,
         })
     }

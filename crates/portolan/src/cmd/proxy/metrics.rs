@@ -8,6 +8,7 @@ use portolan_model::reset::Look;
 use portolan_model::sync::Outcome;
 use portolan_model::{Action, FrontendKind, Snapshot, TrafficPolicy, decide};
 use portolan_reflect::Reflection;
+use portolan_relay::CountsOf;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -23,6 +24,7 @@ use super::health::Asked;
 use super::mode::Mode;
 use super::pages::Pages;
 use super::process::Process;
+use super::relayed::Relayed;
 
 /// Metrics and health of one proxy.
 #[derive(Debug)]
@@ -56,6 +58,7 @@ pub(super) struct Telemetry {
     queued: Gauge<f64, std::sync::atomic::AtomicU64>,
     /// Service ports whose policy drops what comes to this node, by policy.
     without_local: Family<[(&'static str, &'static str); 1], Gauge>,
+    relayed: Relayed,
     state: Mutex<State>,
     /// A change that waits for longer than this makes the proxy unhealthy.
     patience: Duration,
@@ -112,6 +115,7 @@ impl Telemetry {
             process: Process::register(&mut registry),
             queued: Gauge::default(),
             without_local: Family::default(),
+            relayed: Relayed::register(&mut registry),
             state: Mutex::default(),
             patience: sync_period * 2,
             registry: Registry::default(),
@@ -294,6 +298,11 @@ impl Telemetry {
     /// This data plane carries the Services now.
     pub(super) fn runs(&self, mode: Mode) {
         self.lock().mode = mode;
+    }
+
+    /// What this relay counts is told from now on.
+    pub(super) fn relays(&self, counts: CountsOf) {
+        self.relayed.tell(counts);
     }
 
     /// The data plane that carries the Services.

@@ -11,12 +11,15 @@ use portolan_kernel::iptables::Variant;
 use portolan_kernel::ipvs::{Settings, Timeouts};
 use portolan_kernel::{EbpfTarget, IptablesTarget, IpvsTarget, NftTarget};
 use portolan_model::sync::Pace;
-use portolan_model::{ApplyError, Scheduler};
+use portolan_model::{ApplyError, Doors, Scheduler};
+use portolan_relay::Dial;
 use tokio::runtime::Handle;
+use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::Config;
 use super::sync::Loop;
+use super::userspace;
 
 /// One way to make verdicts come true.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -30,11 +33,19 @@ pub enum Mode {
     Ipvs,
     /// eBPF programs connect sockets of this node to an endpoint at once; nftables does the rest.
     Ebpf,
+    /// A relay in this process makes the connections to endpoints, the next one when one does not answer.
+    Userspace,
 }
 
 impl Mode {
     /// All that there are.
-    const ALL: [Mode; 4] = [Mode::Nftables, Mode::Iptables, Mode::Ipvs, Mode::Ebpf];
+    const ALL: [Mode; 5] = [
+        Mode::Nftables,
+        Mode::Iptables,
+        Mode::Ipvs,
+        Mode::Ebpf,
+        Mode::Userspace,
+    ];
 
     /// As `--proxy-mode` and `/proxyMode` say it.
     pub fn name(self) -> &'static str {
@@ -43,6 +54,7 @@ impl Mode {
             Mode::Iptables => "iptables",
             Mode::Ipvs => "ipvs",
             Mode::Ebpf => "ebpf",
+            Mode::Userspace => "userspace",
         }
     }
 
@@ -56,6 +68,7 @@ impl Mode {
     pub(super) fn spawn(
         self,
         loop_: Loop,
+        dials: &mpsc::Sender<Dial>,
         pace: Pace,
         config: &Config,
     ) -> Result<JoinHandle<anyhow::Result<()>>, ApplyError> {
@@ -85,13 +98,29 @@ impl Mode {
                 );
                 spawn_blocking(move || loop_.run(Ebpf, target, pace, &runtime))
             }
+            Mode::Userspace => {
+                let target = userspace::open(dials.clone(), &loop_.telemetry)?;
+                let backend = userspace::backend();
+                spawn_blocking(move || loop_.run(backend, target, pace, &runtime))
+            }
         })
+    }
+
+    /// Where the relay of this mode waits, if it has one.
+    pub(super) fn doors(self) -> Option<Doors> {
+        (self == Mode::Userspace).then(|| userspace::backend().doors)
+    }
+
+    /// Whether this mode and `other` write the same tables: then one must have stopped before the other begins, and the
+    /// first change of the other leads from one to the other in one transaction.
+    pub(super) fn shares_tables(self, other: Mode) -> bool {
+        self.has(Mode::Nftables) && other.has(Mode::Nftables)
     }
 
     /// Takes away what this mode has in the kernel; nothing happens if nothing is there.
     fn clean_up(self) -> Result<(), ApplyError> {
         match self {
-            Mode::Nftables => NftTarget::open()?.remove(),
+            Mode::Nftables | Mode::Userspace => NftTarget::open()?.remove(),
             Mode::Iptables => portolan_kernel::iptables::clean_up(),
             Mode::Ipvs => portolan_kernel::ipvs::clean_up(),
             Mode::Ebpf => EbpfTarget::remove(&Location::default()),
@@ -104,10 +133,12 @@ impl Mode {
         Mode::ALL.into_iter().filter_map(failed).collect()
     }
 
-    /// Whether this mode has what `other` has in the kernel.
+    /// Whether this mode has what [`Mode::clean_up`] of `other` takes away.
     fn has(self, other: Mode) -> bool {
-        let beneath = matches!(self, Mode::Ebpf | Mode::Ipvs);
-        self == other || (beneath && other == Mode::Nftables)
+        match other {
+            Mode::Nftables | Mode::Userspace => self != Mode::Iptables,
+            Mode::Iptables | Mode::Ipvs | Mode::Ebpf => self == other,
+        }
     }
 
     /// Takes away what other modes have left. Connections that they have led to endpoints live on in conntrack.

@@ -8,6 +8,7 @@ use anyhow::Context;
 use portolan_model::sync::Pace;
 use portolan_model::{Problem, Snapshot};
 use portolan_reflect::{Problems, Reflection};
+use portolan_relay::Dial;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
@@ -31,13 +32,17 @@ pub(super) struct Parts {
     pub(super) pace: Pace,
     /// What is chosen of single modes.
     pub(super) config: Config,
+    /// Who hears of the connections that a relay makes.
+    pub(super) dials: mpsc::Sender<Dial>,
 }
 
 /// A data plane with its sync loop.
 struct Running {
     mode: Mode,
-    /// Dropping it ends the loop.
-    stop: watch::Sender<()>,
+    /// Dropping it ends the loop; `None` when it is ended.
+    stop: Option<watch::Sender<()>>,
+    /// Dropping it lets the target go.
+    release: watch::Sender<()>,
     stands: watch::Receiver<bool>,
     task: JoinHandle<anyhow::Result<()>>,
 }
@@ -50,9 +55,16 @@ impl Running {
         matches!(waited, Ok(Ok(_)))
     }
 
-    /// Ends the loop. What stands in the kernel stays.
+    /// Nothing changes any more. What stands in the kernel stays, and flows that go through this process go on.
+    async fn stop(&mut self) {
+        self.stop = None;
+        // An error: its sender is gone.
+        while self.stands.changed().await.is_ok() {}
+    }
+
+    /// Ends the loop, and whatever of it is in this process.
     async fn end(self) -> anyhow::Result<()> {
-        drop(self.stop);
+        drop((self.stop, self.release));
         self.task.await.context("the sync loop has died")?
     }
 }
@@ -80,33 +92,39 @@ impl Parts {
 
     fn begin(&self, mode: Mode) -> anyhow::Result<Running> {
         let (stop, stopped) = watch::channel(());
+        let (release, released) = watch::channel(());
         let (stands_in, stands) = watch::channel(false);
         let loop_ = Loop {
-            flows: Flows::open()?,
+            flows: Flows::open(mode.doors())?,
             reflections: self.reflections.clone(),
             standing: self.standing.clone(),
             problems: self.problems.clone(),
             telemetry: Arc::clone(&self.telemetry),
             told: Problems::default(),
             stopped,
+            released,
             stands: stands_in,
         };
-        let task = mode.spawn(loop_, self.pace, &self.config)?;
+        let task = mode.spawn(loop_, &self.dials, self.pace, &self.config)?;
         Ok(Running {
             mode,
-            stop,
+            stop: Some(stop),
+            release,
             stands,
             task,
         })
     }
 
     /// Returns what runs afterwards: the old one, if the new one cannot begin or never stands.
-    async fn switch(&self, old: Running, mode: Mode) -> anyhow::Result<Running> {
+    async fn switch(&self, mut old: Running, mode: Mode) -> anyhow::Result<Running> {
         tracing::info!(
             from = old.mode.name(),
             to = mode.name(),
             "changing the mode"
         );
+        if mode.shares_tables(old.mode) {
+            old.stop().await;
+        }
         let mut new = match self.begin(mode) {
             Ok(new) => new,
             Err(error) => {
@@ -115,7 +133,7 @@ impl Parts {
                     error = format!("{error:#}"),
                     "the mode stays as it is"
                 );
-                return Ok(old);
+                return self.go_on(old).await;
             }
         };
         let (winner, loser) = match new.stands().await {
@@ -125,13 +143,25 @@ impl Parts {
                     mode = mode.name(),
                     "its rules do not stand after {SWITCH_PATIENCE:?}; the mode stays as it is"
                 );
-                (old, new)
+                (self.go_on(old).await?, new)
             }
         };
         self.telemetry.runs(winner.mode);
         loser.end().await?;
         clean_up_others(winner.mode).await?;
         Ok(winner)
+    }
+}
+
+impl Parts {
+    /// An old one that has been stopped begins anew.
+    async fn go_on(&self, old: Running) -> anyhow::Result<Running> {
+        if old.stop.is_some() {
+            return Ok(old);
+        }
+        let anew = self.begin(old.mode)?;
+        old.end().await?;
+        Ok(anew)
     }
 }
 

@@ -23,14 +23,16 @@ pub(super) struct Loop {
     pub(super) telemetry: Arc<Telemetry>,
     /// What was wrong with Services as they are written when that was last told.
     pub(super) told: Problems,
-    /// When its sender is gone, the loop ends.
+    /// When its sender is gone, the loop changes nothing any more, and drops `stands`.
     pub(super) stopped: watch::Receiver<()>,
+    /// When its sender is gone too, the loop lets its target go.
+    pub(super) released: watch::Receiver<()>,
     /// Becomes true when the rules stand for the first time.
     pub(super) stands: watch::Sender<bool>,
 }
 
 impl Loop {
-    /// Works until it is stopped, or no more Reflections can come.
+    /// Works until it is stopped, or no more Reflections can come, and then waits until it is released.
     pub(super) fn run<B: Backend, T: Target<B>>(
         mut self,
         backend: B,
@@ -50,7 +52,7 @@ impl Loop {
                 .flatten()
                 .min();
             match runtime.block_on(self.wait(due.map(|due| due.saturating_sub(start.elapsed())))) {
-                Wake::Ended => return Ok(()),
+                Wake::Ended => break,
                 Wake::Due => {}
                 Wake::News => self.take(start.elapsed(), &mut slow, &mut sync),
             }
@@ -73,6 +75,10 @@ impl Loop {
             }
             self.flows.sweep(start, &self.telemetry);
         }
+        drop(self.stands);
+        // It comes as an error: nothing is ever sent.
+        drop(runtime.block_on(self.released.changed()));
+        Ok(())
     }
 
     async fn wait(&mut self, due: Option<Duration>) -> Wake {

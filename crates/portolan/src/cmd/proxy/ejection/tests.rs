@@ -262,6 +262,7 @@ fn start(
         checks: JoinSet::new(),
         said,
         wanted,
+        dials: Dials::new(mpsc::channel(1).1),
         reporter: Reporter {
             node: "n1".into(),
             events,
@@ -269,14 +270,16 @@ fn start(
         telemetry: Arc::clone(telemetry),
     };
     let (stop, stopped) = watch::channel(());
+    let (release, released) = watch::channel(());
     let sync = sync::Loop {
-        flows: flows::Flows::open().unwrap(),
+        flows: flows::Flows::open(None).unwrap(),
         reflections,
         standing: watch::channel(None).0,
         problems,
         told: Problems::default(),
         telemetry: Arc::clone(telemetry),
         stopped,
+        released,
         stands: watch::channel(false).0,
     };
     let target = NftTarget::open().unwrap();
@@ -286,7 +289,7 @@ fn start(
     thread::spawn(move || watcher.run(&for_watcher));
     thread::spawn(move || {
         // It is never stopped.
-        let _stop = stop;
+        let _ends = (stop, release);
         sync.run(Nftables, target, Pace::default(), &for_sync)
     });
     runtime
