@@ -36,10 +36,10 @@ impl Backend for Plain {
 
     fn compile(&self, snapshot: &Snapshot) -> (Map, Vec<Problem>) {
         let problems = snapshot.ports().filter_map(|port| problem(port));
-        (
-            snapshot.ports().map(|port| entry(port)).collect(),
-            problems.collect(),
-        )
+        // What belongs to no port: `update` leaves it as it is.
+        let node = ("node".to_owned(), snapshot.node().name.to_string());
+        let entries = snapshot.ports().map(|port| entry(port));
+        (entries.chain([node]).collect(), problems.collect())
     }
 
     fn update(&self, state: &mut Map, snapshot: &Snapshot, touched: &[PortKey]) -> Vec<Problem> {
@@ -401,6 +401,7 @@ fn another_node_is_compiled_anew_and_problems_are_told_again() {
     assert_eq!(told(&mut sync, 10), (1, 0), "nothing new is wrong");
     sync.on_snapshot(on("n2"));
     assert_eq!(told(&mut sync, 20), (2, 1));
+    assert_eq!(target.stands, Some(Plain.compile(&on("n2")).0));
 }
 
 #[test]
