@@ -22,7 +22,7 @@ const MEMORY_MAX_KIB: u32 = 4 << 20;
 const SEED: &str = "20260";
 
 /// What tests of a program run, in this order: those that notice most in the shortest time come first.
-const PASSES: [(&str, &[&str]); 7] = [
+const PASSES: [(&str, &[&str]); 9] = [
     ("portolan_model-", &[]),
     ("golden-", &[]),
     (
@@ -36,6 +36,16 @@ const PASSES: [(&str, &[&str]); 7] = [
     ("portolan_dataplane-", &[]),
     ("portal-", &[]),
     ("laws-", &[]),
+    // Modes that stand on nftables mode have parts of it to themselves.
+    ("ipvs-", &[]),
+    (
+        "scenarios-",
+        &[
+            "--exact",
+            "the_trace_of_ipvs_agrees",
+            "the_trace_of_userspace_agrees",
+        ],
+    ),
     ("scenarios-", &["nftables_"]),
 ];
 
