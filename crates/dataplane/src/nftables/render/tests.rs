@@ -140,3 +140,43 @@ fn a_name_that_no_interface_has_recognises_nobody() {
     }
     assert_eq!(of(LocalPods::InterfacePrefix(name(16))), Pods::Unknown);
 }
+
+/// Of the mark that conntrack keeps one bit is ours, and the others are somebody else's.
+#[test]
+fn one_bit_of_the_flow_mark_is_ours() {
+    let (reg, bit) = (SCRATCH, SERVER_MARK);
+    let is_set = [
+        Expr::Load(Field::FlowMark, reg),
+        Expr::Bits {
+            reg,
+            mask: bit,
+            xor: 0,
+        },
+        Expr::Compare {
+            reg,
+            negate: true,
+            bytes: vec![0; 4],
+        },
+    ];
+    let set = [
+        Expr::Load(Field::FlowMark, reg),
+        Expr::Bits {
+            reg,
+            mask: !bit,
+            xor: bit,
+        },
+        Expr::SetFlowMark(reg),
+    ];
+    assert_eq!(to_server()[..3], set);
+    for family in Family::ALL {
+        let postrouting = ChainId::Base(BaseChain::Postrouting);
+        let asks = |servers| {
+            let rules = rules(family, &postrouting, &Pods::Cidrs, servers, &[]);
+            rules
+                .iter()
+                .filter(|rule| rule.0.starts_with(&is_set))
+                .count()
+        };
+        assert_eq!((asks(false), asks(true)), (0, 1));
+    }
+}
