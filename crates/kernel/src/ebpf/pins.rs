@@ -50,6 +50,13 @@ impl Pins {
             CGROUP2_FS,
             "a directory of cgroup2 (mount -t cgroup2 none DIRECTORY)",
         )?;
+        // Before anything is made there.
+        let there = pins.ancestors().find(|path| path.exists());
+        expect(
+            there.unwrap_or(pins),
+            BPF_FS,
+            "a directory of bpffs (mount -t bpf bpf /sys/fs/bpf)",
+        )?;
         let all = of_namespace(pins)?;
         fs::create_dir_all(&all).map_err(|error| {
             at(
@@ -58,11 +65,6 @@ impl Pins {
                 &error,
             )
         })?;
-        expect(
-            pins,
-            BPF_FS,
-            "a directory of bpffs (mount -t bpf bpf /sys/fs/bpf)",
-        )?;
         Ok(Pins {
             // The number of a cgroup is never given to another one.
             own: all.join(format!("{digest:016x}-{}", meta.ino())),

@@ -196,8 +196,12 @@ fn what_is_missing_is_told() {
         let Location { cgroup, pins } = &bed.location;
         let told = open(Path::new("/proc"), pins);
         assert!(told.contains("it is not a directory of cgroup2"), "{told}");
-        let told = open(cgroup, Path::new("/dev/shm"));
+        let other = std::env::temp_dir().join(format!("portolan-pins-{}", std::process::id()));
+        std::fs::create_dir(&other).unwrap();
+        let told = open(cgroup, &other);
         assert!(told.contains("it is not a directory of bpffs"), "{told}");
+        // It is empty: nothing was made there.
+        std::fs::remove_dir(&other).unwrap();
         let told = open(Path::new("/sys/fs/cgroup/nobody-made-this"), pins);
         assert!(told.contains("No such file or directory"), "{told}");
     });
