@@ -19,6 +19,7 @@ mod door;
 pub mod hash;
 pub mod health;
 mod name;
+pub mod names;
 mod node;
 pub mod node_checks;
 mod overlay;
