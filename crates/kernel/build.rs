@@ -6,7 +6,7 @@ use std::process::Command;
 
 fn main() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../ebpf");
-    for file in ["sockets.c", "decide.h", "kernel.h"] {
+    for file in ["sockets.c", "decide.h", "layout.h", "kernel.h"] {
         println!("cargo::rerun-if-changed={}", root.join(file).display());
     }
     println!("cargo::rerun-if-env-changed=CLANG");
