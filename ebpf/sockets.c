@@ -30,12 +30,20 @@ struct {
 	TYPE(value, u8);
 } node_port_ips SEC(".maps");
 
-/* The cookie of the node's network namespace. */
+/* What the agent wants beside connections: crates/kernel/src/ebpf/notes.rs. */
+#define NOTES_DIALS 1
+
+/* The cookie of the node's network namespace, and what is wanted. */
+struct node {
+	u64 cookie;
+	u64 wants;
+};
+
 struct {
 	NUMBER(type, BPF_MAP_TYPE_ARRAY);
 	NUMBER(max_entries, 1);
 	TYPE(key, u32);
-	TYPE(value, u64);
+	TYPE(value, struct node);
 } node SEC(".maps");
 
 /* How often each outcome was, by processor. */
@@ -59,6 +67,15 @@ struct {
 	TYPE(value, struct peer);
 } peers SEC(".maps");
 
+/* For each endpoint of TCP what the last socket had asked for that was connected to it. conntrack tells of such a
+ * connection as of any that goes to the endpoint itself. */
+struct {
+	NUMBER(type, BPF_MAP_TYPE_LRU_HASH);
+	NUMBER(max_entries, 16384);
+	TYPE(key, struct endpoint);
+	TYPE(value, struct endpoint);
+} dials SEC(".maps");
+
 #define PASS 1
 
 static inline const struct service *find_service(const struct frontend *key)
@@ -81,12 +98,11 @@ static inline u32 random_number(void)
 	return bpf_get_prandom_u32();
 }
 
-static inline int is_host(struct bpf_sock_addr *ctx)
+static inline const struct node *the_node(void)
 {
 	u32 first = 0;
-	u64 *cookie = bpf_map_lookup_elem(&node, &first);
 
-	return cookie && *cookie == bpf_get_netns_cookie(ctx);
+	return bpf_map_lookup_elem(&node, &first);
 }
 
 static inline void count(u32 outcome)
@@ -109,16 +125,36 @@ static inline union address v4(u32 ip)
 	return address;
 }
 
+static inline int is_same(const struct endpoint *a, const struct endpoint *b)
+{
+	const u32 *x = a->address.words, *y = b->address.words;
+
+	return a->port == b->port && x[0] == y[0] && x[1] == y[1] && x[2] == y[2] && x[3] == y[3];
+}
+
+/* Mostly nothing is written: one lookup. */
+static inline void note_dial(const struct endpoint *to, const struct endpoint *asked)
+{
+	const struct endpoint *known = bpf_map_lookup_elem(&dials, to);
+
+	if (!known || !is_same(known, asked))
+		bpf_map_update_elem(&dials, to, asked, BPF_ANY);
+}
+
 /* Asks decide.h; when the socket shall connect elsewhere, remembers what it asked for. */
 static inline int connects(struct bpf_sock_addr *ctx, const union address *address, int is_bound, struct endpoint *to)
 {
 	if (ctx->protocol != IPPROTO_TCP)
 		return 0;
+	const struct node *node = the_node();
+
+	if (!node)
+		return 0;
 	struct client client = {
 		.address = *address,
 		.port = ctx->user_port,
 		.protocol = IPPROTO_TCP,
-		.is_host = is_host(ctx),
+		.is_host = node->cookie == bpf_get_netns_cookie(ctx),
 		.is_bound = is_bound,
 	};
 	enum outcome outcome = decide(&client, to);
@@ -133,6 +169,8 @@ static inline int connects(struct bpf_sock_addr *ctx, const union address *addre
 	};
 
 	bpf_map_update_elem(&peers, &cookie, &peer, BPF_ANY);
+	if (node->wants & NOTES_DIALS)
+		note_dial(&peer.to, &peer.asked);
 	return 1;
 }
 
@@ -175,13 +213,9 @@ static inline const struct endpoint *asked(struct bpf_sock_addr *ctx, const unio
 {
 	u64 cookie = bpf_get_socket_cookie(ctx);
 	const struct peer *peer = bpf_map_lookup_elem(&peers, &cookie);
+	struct endpoint to = { .address = *address, .port = ctx->user_port };
 
-	if (!peer || peer->to.port != (u16)ctx->user_port)
-		return 0;
-	for (int i = 0; i < 4; i++)
-		if (peer->to.address.words[i] != address->words[i])
-			return 0;
-	return &peer->asked;
+	return peer && is_same(&peer->to, &to) ? &peer->asked : 0;
 }
 
 SEC("cgroup/getpeername4")

@@ -58,8 +58,8 @@ impl NewFlows {
         Ok(())
     }
 
-    /// Tells of the TCP connections whose destination was translated among up to `most` new flows, without waiting.
-    /// Says how many new flows there were: fewer than `most` means that nothing waits any more.
+    /// Tells of the TCP connections among up to `most` new flows, without waiting: also of those that go to their
+    /// destination by themselves. Says how many new flows there were: fewer than `most` means that nothing waits any more.
     pub fn take(
         &mut self,
         most: usize,
@@ -74,7 +74,7 @@ impl NewFlows {
                     continue;
                 }
                 let told = Entry::read(message.attributes(), Protocol::Tcp)
-                    .filter(|entry| entry.zone.is_none() && entry.flow.is_translated())
+                    .filter(|entry| entry.zone.is_none())
                     .and_then(|entry| Some((entry.key()?, replier(&entry))));
                 if let Some((key, replier)) = told {
                     tell(key, replier);

@@ -1,7 +1,7 @@
 //! The maps that programs and agent share. Keys and values are bytes, as `portolan_dataplane::ebpf` writes them.
 
 use aya::Pod;
-use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
+use aya::maps::{HashMap, Map, MapData, MapError};
 use portolan_dataplane::ebpf::{
     ENDPOINT_KEY_LEN, ENDPOINT_LEN, NODE_PORT_IP_LEN, Op, Readback, SERVICE_KEY_LEN, SERVICE_LEN,
     endpoint_key_of, endpoint_of, ip_of, service_key_of, service_of,
@@ -25,71 +25,34 @@ const NODE_PORT_IPS_MAX: u32 = 1024;
 /// get the endpoint as an answer. They take 112 bytes each, from the start.
 const PEERS_MAX: u32 = 32_768;
 
+/// Endpoints of which is known what was asked for by those who got them: as many as `model::health` watches. They take
+/// 112 bytes each, from the start.
+const DIALS_MAX: u32 = 16_384;
+
 /// Every map that has a limit, for the loader.
-pub(super) const LIMITS: [(&str, u32); 4] = [
+pub(super) const LIMITS: [(&str, u32); 5] = [
     ("services", SERVICES_MAX),
     ("endpoints", ENDPOINTS_MAX),
     ("node_port_ips", NODE_PORT_IPS_MAX),
     ("peers", PEERS_MAX),
+    ("dials", DIALS_MAX),
 ];
-
-/// How often programs did what: `enum outcome` of ebpf/decide.h.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Outcomes {
-    /// Sockets that were connected to an endpoint.
-    pub connected: u64,
-    /// Sockets that connect to something that is none of ours.
-    pub no_service: u64,
-    /// Sockets that connect to a Service, and that were left to the rules for who they are.
-    pub not_for_us: u64,
-    /// Sockets that were left to the rules because a list was just being replaced.
-    pub no_slot: u64,
-}
 
 /// The maps of the programs, open.
 pub(super) struct Maps {
     services: HashMap<MapData, [u8; SERVICE_KEY_LEN], [u8; SERVICE_LEN]>,
     endpoints: HashMap<MapData, [u8; ENDPOINT_KEY_LEN], [u8; ENDPOINT_LEN]>,
     node_port_ips: HashMap<MapData, [u8; NODE_PORT_IP_LEN], u8>,
-    node: Array<MapData, u64>,
-    outcomes: PerCpuArray<MapData, u64>,
 }
 
 impl Maps {
     /// Those that are pinned.
     pub(super) fn open(pins: &Pins) -> Result<Self, ApplyError> {
-        let open = |name: &str| {
-            let path = pins.path(name);
-            let map = MapData::from_pin(&path);
-            map.map_err(|error| refused(format!("open the map {}", path.display()), &error))
-        };
-        let shaped = |error| refused("open the maps of the socket programs", &error);
+        let open = |name: &str| pinned(pins, name);
         Ok(Maps {
             services: hash(open("services")?)?,
             endpoints: hash(open("endpoints")?)?,
             node_port_ips: hash(open("node_port_ips")?)?,
-            node: Array::try_from(Map::Array(open("node")?)).map_err(shaped)?,
-            outcomes: PerCpuArray::try_from(Map::PerCpuArray(open("outcomes")?)).map_err(shaped)?,
-        })
-    }
-
-    /// The network namespace whose sockets are the host's.
-    pub(super) fn set_node(&mut self, cookie: u64) -> Result<(), ApplyError> {
-        let set = self.node.set(0, cookie, 0);
-        set.map_err(|error| refused("tell the programs which namespace is the node's", &error))
-    }
-
-    pub(super) fn outcomes(&self) -> Result<Outcomes, ApplyError> {
-        let count = |index: u32| {
-            let all = self.outcomes.get(&index, 0);
-            let all = all.map_err(|error| refused("read how often programs did what", &error))?;
-            Ok(all.iter().sum())
-        };
-        Ok(Outcomes {
-            connected: count(0)?,
-            no_service: count(1)?,
-            not_for_us: count(2)?,
-            no_slot: count(3)?,
         })
     }
 
@@ -135,7 +98,14 @@ impl Maps {
     }
 }
 
-fn hash<K: Pod, V: Pod>(data: MapData) -> Result<HashMap<MapData, K, V>, ApplyError> {
+/// The map that is pinned under this name.
+pub(super) fn pinned(pins: &Pins, name: &str) -> Result<MapData, ApplyError> {
+    let path = pins.path(name);
+    let map = MapData::from_pin(&path);
+    map.map_err(|error| refused(format!("open the map {}", path.display()), &error))
+}
+
+pub(super) fn hash<K: Pod, V: Pod>(data: MapData) -> Result<HashMap<MapData, K, V>, ApplyError> {
     let shaped = |error| refused("open the maps of the socket programs", &error);
     HashMap::try_from(Map::HashMap(data)).map_err(shaped)
 }
@@ -146,7 +116,7 @@ fn clear<K: Pod, V: Pod>(map: &mut HashMap<MapData, K, V>) -> Result<(), MapErro
 }
 
 /// What is not there need not be removed.
-fn removed(done: Result<(), MapError>) -> Result<(), MapError> {
+pub(super) fn removed(done: Result<(), MapError>) -> Result<(), MapError> {
     match done {
         Err(MapError::KeyNotFound) => Ok(()),
         Err(MapError::SyscallError(error))

@@ -11,6 +11,7 @@
 //! away when its programs stand. Between the two, sockets that connect meet the rules, which stand all the time.
 
 mod maps;
+mod notes;
 mod pins;
 mod programs;
 
@@ -21,7 +22,7 @@ use portolan_model::{ApplyError, Target};
 
 use crate::nft::NftTarget;
 use maps::Maps;
-pub use maps::Outcomes;
+pub use notes::{Notes, Outcomes};
 use pins::Pins;
 
 /// Where the programs of one node are.
@@ -49,6 +50,7 @@ pub struct EbpfTarget {
     rules: NftTarget,
     pins: Pins,
     maps: Maps,
+    notes: Notes,
 }
 
 impl EbpfTarget {
@@ -57,17 +59,25 @@ impl EbpfTarget {
     pub fn open(location: &Location) -> Result<Self, ApplyError> {
         let rules = NftTarget::open()?;
         let (pins, maps) = stand(location)?;
+        let notes = Notes::open(&pins, pins::netns_cookie()?)?;
+        pins.remove_others()?;
         Ok(EbpfTarget {
             location: location.clone(),
             rules,
             pins,
             maps,
+            notes,
         })
+    }
+
+    /// What the programs note about sockets, also when others have taken their place.
+    pub fn notes(&self) -> Notes {
+        self.notes.clone()
     }
 
     /// What the programs have done so far.
     pub fn outcomes(&self) -> Result<Outcomes, ApplyError> {
-        self.maps.outcomes()
+        self.notes.outcomes()
     }
 
     /// Takes away all programs and maps of the network namespace that the calling thread is in; nothing happens if
@@ -83,9 +93,7 @@ fn stand(location: &Location) -> Result<(Pins, Maps), ApplyError> {
         pins.remove()?;
         programs::load(&pins, &location.cgroup)?;
     }
-    let mut maps = Maps::open(&pins)?;
-    maps.set_node(pins::netns_cookie()?)?;
-    pins.remove_others()?;
+    let maps = Maps::open(&pins)?;
     Ok((pins, maps))
 }
 
@@ -102,6 +110,7 @@ impl Target<Ebpf> for EbpfTarget {
     fn read(&mut self) -> Result<Option<State>, ApplyError> {
         if !self.pins.are_whole() {
             (self.pins, self.maps) = stand(&self.location)?;
+            self.notes.open_anew(&self.pins)?;
         }
         let Some(rules) = self.rules.read()? else {
             return Ok(None);

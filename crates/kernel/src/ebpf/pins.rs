@@ -14,13 +14,14 @@ use socket2::{Domain, Socket, Type};
 use super::{Location, refused};
 
 /// Every map, by its name in ebpf/sockets.c.
-pub(super) const MAPS: [&str; 6] = [
+pub(super) const MAPS: [&str; 7] = [
     "services",
     "endpoints",
     "node_port_ips",
     "node",
     "outcomes",
     "peers",
+    "dials",
 ];
 
 /// Every program, by its name in ebpf/sockets.c.

@@ -149,11 +149,13 @@ fn what_becomes_of_a_connection_can_be_seen() {
 }
 
 #[test]
-fn what_is_no_connection_through_a_service_is_not_told() {
-    isolated!(what_is_no_connection_through_a_service_is_not_told, {
+fn what_was_not_translated_is_told_as_such() {
+    isolated!(what_was_not_translated_is_told_as_such, {
         let mut world = World::new();
         world.load(&LIVES);
         assert!(world.connect(LIVES[0]).recv().unwrap().is_ok());
+        let (key, to) = world.heard();
+        assert_eq!((key.destination, to), (at(LIVES[0]), tcp(LIVES[0])));
         assert!(world.connect(VIPS[0]).recv().unwrap().is_ok());
         assert_eq!(world.heard().0.destination, at(VIPS[0]));
         // After a rest nothing is told of what came meanwhile.

@@ -27,6 +27,7 @@ mod process;
 mod relayed;
 mod resets;
 mod setup;
+mod sockets;
 mod switch;
 mod sync;
 mod trims;

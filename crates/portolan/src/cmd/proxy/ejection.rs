@@ -76,6 +76,7 @@ impl Parts {
             detector: Detector::new(config),
             overlay: Overlay::default(),
             checks: JoinSet::new(),
+            own: check::Own::default(),
             said: self.said,
             wanted: self.wanted,
             dials: Dials::new(self.dials),
@@ -104,6 +105,7 @@ struct Watcher {
     detector: Detector,
     overlay: Overlay,
     checks: JoinSet<(u64, Answer)>,
+    own: check::Own,
     said: watch::Receiver<Option<Reflection>>,
     wanted: watch::Sender<Option<Reflection>>,
     dials: Dials,
@@ -188,8 +190,15 @@ impl Watcher {
     fn hear(&mut self, start: Instant) {
         let (detector, api) = (&mut self.detector, self.overlay.upstream());
         let now = start.elapsed();
+        let (sockets, own) = (&self.telemetry.sockets, &self.own);
         let heard = self.ear.hear(now, |key, replier| {
-            detector.on_flow(now, key, replier, api);
+            if key.destination != replier.address {
+                detector.on_flow(now, key, replier, api);
+            } else if !own.has(key.source)
+                && let Some(asked) = sockets.asked(replier.address)
+            {
+                detector.on_dial(now, asked, key, replier, api);
+            }
         });
         if let Err(error) = heard {
             tracing::warn!(%error, "some new connections were not seen");
@@ -240,10 +249,13 @@ impl Watcher {
                 id,
                 listener,
                 patience,
-            } => drop(self.checks.spawn(async move {
-                let answer = check::check(listener.address, patience).await;
-                (id, answer)
-            })),
+            } => {
+                let socket = self.own.socket(listener.address);
+                drop(self.checks.spawn(async move {
+                    let answer = check::check(socket, listener.address, patience).await;
+                    (id, answer)
+                }));
+            }
         }
     }
 

@@ -25,6 +25,7 @@ use super::mode::Mode;
 use super::pages::Pages;
 use super::process::Process;
 use super::relayed::Relayed;
+use super::sockets::Sockets;
 
 /// Metrics and health of one proxy.
 #[derive(Debug)]
@@ -51,6 +52,8 @@ pub(super) struct Telemetry {
     pub(super) ejection: Measures,
     /// How often health was asked for.
     pub(super) asked: Asked,
+    /// What programs note, in eBPF mode.
+    pub(super) sockets: Sockets,
     /// What this process is and was told.
     pub(super) pages: Pages,
     process: Process,
@@ -111,6 +114,7 @@ impl Telemetry {
             tally: None,
             ejection: Measures::register(&mut registry),
             asked: Asked::register(&mut registry),
+            sockets: Sockets::register(&mut registry),
             pages: Pages::default(),
             process: Process::register(&mut registry),
             queued: Gauge::default(),
@@ -297,6 +301,9 @@ impl Telemetry {
 
     /// This data plane carries the Services now.
     pub(super) fn runs(&self, mode: Mode) {
+        if mode != Mode::Ebpf {
+            self.sockets.forget();
+        }
         self.lock().mode = mode;
     }
 
@@ -351,6 +358,7 @@ impl Telemetry {
         }
         self.delays.tell();
         self.process.tell();
+        self.sockets.tell();
         let mut text = String::new();
         let encoded = encode(&mut text, &self.registry);
         drop(published);

@@ -93,9 +93,8 @@ impl Mode {
             }
             Mode::Ebpf => {
                 let target = EbpfTarget::open(&Location::default())?;
-                tracing::warn!(
-                    "connections that programs make are not counted, not reset, and say nothing about endpoints that do not answer"
-                );
+                tracing::warn!("connections that programs make are not counted and not reset");
+                loop_.telemetry.sockets.are_noted(target.notes());
                 spawn_blocking(move || loop_.run(Ebpf, target, pace, &runtime))
             }
             Mode::Userspace => {

@@ -9,10 +9,13 @@ use std::sync::{Condvar, Mutex, mpsc as std_mpsc};
 use std::thread;
 
 use ipnet::IpNet;
+use portolan_dataplane::ebpf::Ebpf;
 use portolan_dataplane::nftables::Nftables;
-use portolan_kernel::isolated;
+use portolan_kernel::cgroup::Cgroup;
+use portolan_kernel::ebpf::Location;
 use portolan_kernel::nft::NftTarget;
 use portolan_kernel::topology::Host;
+use portolan_kernel::{EbpfTarget, isolated, mount, namespace};
 use portolan_model::sync::Pace;
 use portolan_model::{Endpoint, NodeFacts, PortKey, Protocol, ServicePort, Snapshot};
 use portolan_reflect::Problems;
@@ -130,15 +133,46 @@ struct World {
     _runtime: tokio::runtime::Runtime,
 }
 
+/// Where programs stand.
+#[derive(Clone)]
+struct Programs {
+    cgroup: Arc<Cgroup>,
+    location: Location,
+}
+
+impl Programs {
+    /// `None`, told aloud, without root: programs at cgroups are for root only.
+    fn new() -> Option<Programs> {
+        if !namespace::is_first_user() {
+            assert!(std::env::var_os("CI").is_none(), "CI has root");
+            eprintln!("SKIPPED: programs at cgroups need root");
+            return None;
+        }
+        mount::bpffs(std::path::Path::new("/sys/fs/bpf")).unwrap();
+        let mut location = Location::default();
+        let cgroup = Cgroup::new(&location.cgroup).unwrap();
+        location.cgroup = cgroup.path().into();
+        Some(Programs {
+            cgroup: Arc::new(cgroup),
+            location,
+        })
+    }
+}
+
 #[derive(Clone, Default)]
 struct Load {
     answers: Arc<Mutex<BTreeMap<SocketAddr, usize>>>,
     failures: Arc<Mutex<Vec<String>>>,
     is_over: Arc<AtomicBool>,
+    cgroup: Option<Arc<Cgroup>>,
 }
 
 impl World {
     fn new(count: usize) -> World {
+        World::of(count, None)
+    }
+
+    fn of(count: usize, programs: Option<Programs>) -> World {
         let node = Host::router().unwrap();
         let pods: Vec<Pod> = (1..=count).map(|index| Pod::new(&node, index)).collect();
         let client = Host::new().unwrap();
@@ -148,7 +182,8 @@ impl World {
         let telemetry = Arc::new(Telemetry::new(Duration::from_secs(30)));
         let (said, for_watcher) = watch::channel(None);
         let (for_events, events) = mpsc::channel(report::EVENTS_WAITING_MAX);
-        let start = || start(for_watcher, for_events, &telemetry);
+        let location = programs.as_ref().map(|programs| &programs.location);
+        let start = || start(for_watcher, for_events, &telemetry, location);
         let runtime = node.run(start).unwrap();
         let world = World {
             node,
@@ -156,11 +191,20 @@ impl World {
             said,
             telemetry,
             events,
-            load: Load::default(),
+            load: Load {
+                cgroup: programs
+                    .as_ref()
+                    .map(|programs| Arc::clone(&programs.cgroup)),
+                ..Load::default()
+            },
             _runtime: runtime,
         };
         world.say(count);
-        let answers = || client.run(|| world.load.ask(PATIENCE)).unwrap();
+        let ask = || {
+            world.load.join();
+            world.load.ask(PATIENCE)
+        };
+        let answers = || client.run(ask).unwrap();
         until("the Service answers", || answers().is_ok());
         for _ in 0..CLIENTS {
             let load = world.load.clone();
@@ -219,14 +263,24 @@ impl World {
     }
 
     fn checks(&self, answer: &str) -> usize {
+        self.number(&format!(
+            "portolan_endpoint_checks_total{{answer=\"{answer}\"}} "
+        ))
+    }
+
+    fn number(&self, name: &str) -> usize {
         let text = self.telemetry.text();
-        let name = format!("portolan_endpoint_checks_total{{answer=\"{answer}\"}} ");
-        let line = text.lines().find_map(|line| line.strip_prefix(&name));
+        let line = text.lines().find_map(|line| line.strip_prefix(name));
         line.map_or(0, |number| number.parse().unwrap())
     }
 
     fn event(&mut self) -> &'static str {
         self.events.blocking_recv().unwrap().reason
+    }
+
+    /// Connections that programs have made.
+    fn connected(&self) -> usize {
+        self.number("portolan_sockets_total{outcome=\"connected\"} ")
     }
 
     fn failures(&self) -> usize {
@@ -247,6 +301,7 @@ fn start(
     said: watch::Receiver<Option<Reflection>>,
     events: mpsc::Sender<report::Told>,
     telemetry: &Arc<Telemetry>,
+    location: Option<&Location>,
 ) -> tokio::runtime::Runtime {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     let runtime = builder.worker_threads(2).enable_all().build().unwrap();
@@ -260,6 +315,7 @@ fn start(
         detector: Detector::new(Config::default()),
         overlay: Overlay::default(),
         checks: JoinSet::new(),
+        own: check::Own::default(),
         said,
         wanted,
         dials: Dials::new(mpsc::channel(1).1),
@@ -282,6 +338,10 @@ fn start(
         released,
         stands: watch::channel(false).0,
     };
+    let programs = location.map(|location| EbpfTarget::open(location).unwrap());
+    if let Some(programs) = &programs {
+        telemetry.sockets.are_noted(programs.notes());
+    }
     let target = NftTarget::open().unwrap();
     drop(inside);
     let handles = [runtime.handle().clone(), runtime.handle().clone()];
@@ -290,13 +350,24 @@ fn start(
     thread::spawn(move || {
         // It is never stopped.
         let _ends = (stop, release);
-        sync.run(Nftables, target, Pace::default(), &for_sync)
+        match programs {
+            Some(programs) => sync.run(Ebpf, programs, Pace::default(), &for_sync),
+            None => sync.run(Nftables, target, Pace::default(), &for_sync),
+        }
     });
     runtime
 }
 
 impl Load {
+    /// The sockets of this thread are in the cgroup of the programs, if there are some.
+    fn join(&self) {
+        if let Some(cgroup) = &self.cgroup {
+            cgroup.join().unwrap();
+        }
+    }
+
     fn run(&self) {
+        self.join();
         while !self.is_over.load(Ordering::Relaxed) {
             match self.ask(PATIENCE) {
                 Ok(who) => *self.answers.lock().unwrap().entry(who).or_default() += 1,
@@ -456,4 +527,34 @@ fn the_only_one_is_not_even_checked() {
         world.answered(20);
         assert!(!world.telemetry.text().contains("checks_total{"));
     });
+}
+
+/// conntrack knows the connections of programs as such to the endpoint itself.
+#[test]
+fn a_process_that_hangs_behind_programs_is_out_until_it_goes_on() {
+    isolated!(
+        a_process_that_hangs_behind_programs_is_out_until_it_goes_on,
+        {
+            let Some(programs) = Programs::new() else {
+                return;
+            };
+            let mut world = World::of(3, Some(programs));
+            assert!(world.connected() > 0);
+            world.pods[1].hang(true);
+            until("it is out", || world.is_out(1, "silent"));
+            assert_eq!(world.out().len(), 1);
+            assert_eq!(world.event(), "EndpointEjected");
+            let others = BTreeSet::from([world.pods[0].address, world.pods[2].address]);
+            until("nobody waits for it", || {
+                let before = world.failures();
+                let who: BTreeSet<_> = world.answered(400).into_keys().collect();
+                assert_eq!(who, others);
+                world.failures() == before
+            });
+            world.pods[1].hang(false);
+            until("it is back", || world.out().is_empty());
+            let address = world.pods[1].address;
+            until("it serves", || world.answered(20).contains_key(&address));
+        }
+    );
 }
