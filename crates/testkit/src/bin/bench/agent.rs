@@ -23,6 +23,7 @@ use crate::objects::{self, Shape, replacement};
 use crate::packets::{self, Felt};
 use crate::process::{self, Memory};
 use crate::samples::Samples;
+use crate::traffic;
 
 /// What is measured of a proxy, and for how long at most.
 #[derive(Clone, Copy, Debug)]
@@ -80,7 +81,7 @@ pub struct Running<'a> {
     child: Child,
     folder: PathBuf,
     /// Numbers the changes of the whole program, so that no address comes twice.
-    round: &'a mut u32,
+    round: u32,
 }
 
 impl Drop for Running<'_> {
@@ -96,7 +97,7 @@ pub fn start<'a>(
     api: &'a Api,
     bed: &'a Bed,
     shape: Shape,
-    round: &'a mut u32,
+    round: u32,
 ) -> Result<(Running<'a>, Run), String> {
     let folder: PathBuf = api.folder().join(format!("contender-{round}"));
     std::fs::create_dir_all(&folder).map_err(|e| e.to_string())?;
@@ -113,7 +114,10 @@ pub fn start<'a>(
     };
     let stands = bed
         .client
-        .run(|| all_answer(shape))
+        .run(|| match contender.is_relay() {
+            true => answer_in_time([traffic::SERVICE].into_iter()),
+            false => answer_in_time(spread(shape)),
+        })
         .map_err(|e| e.to_string())?;
     let cold = begun.elapsed();
     if !stands {
@@ -134,17 +138,26 @@ pub fn start<'a>(
     Ok((running, run))
 }
 
-/// Waits until Services all over the list answer. The last one first: it tells the most.
-fn all_answer(shape: Shape) -> bool {
-    let spread = (0..PROBES).map(|n| shape.services - 1 - n * (shape.services / PROBES));
+/// Services all over the list. The last one first: it tells the most.
+fn spread(shape: Shape) -> impl Iterator<Item = u32> {
+    (0..PROBES).map(move |n| shape.services - 1 - n * (shape.services / PROBES))
+}
+
+/// Waits until all answer; false when that takes too long.
+fn answer_in_time(mut services: impl Iterator<Item = u32>) -> bool {
     let deadline = Instant::now() + COLD_LIMIT;
-    spread.into_iter().all(|service| {
+    services.all(|service| {
         let left = deadline.saturating_duration_since(Instant::now());
         wait::until(left, || bed::dial(bed::virtual_address(service)).is_ok())
     })
 }
 
 impl Running<'_> {
+    /// How many changes there were so far.
+    pub fn round(&self) -> u32 {
+        self.round
+    }
+
     fn pid(&self) -> String {
         self.child.id().to_string()
     }
@@ -159,7 +172,7 @@ impl Running<'_> {
             bed::virtual_address(first),
             bed::virtual_address(last),
         ];
-        packets::measure(self.bed, &ways)
+        packets::measure(&ways.map(|to| (self.bed, to)))
     }
 
     /// Everything after the start.
@@ -203,10 +216,10 @@ impl Running<'_> {
 
     /// Gives one Service another first endpoint; the time until the kernel has it.
     fn change(&mut self, watcher: &mut Watcher) -> Result<Duration, String> {
-        *self.round += 1;
+        self.round += 1;
         let (service, address) = (
-            *self.round * 7919 % self.shape.services,
-            replacement(*self.round),
+            self.round * 7919 % self.shape.services,
+            replacement(self.round),
         );
         watcher.want(address);
         let path = format!("{SLICES}/{}", objects::slice_name(service));
@@ -219,8 +232,8 @@ impl Running<'_> {
 
     /// Adds a Service whose EndpointSlice is there already, and removes it again.
     fn add_and_remove(&mut self, watcher: &mut Watcher) -> Result<(Duration, Duration), String> {
-        *self.round += 1;
-        let service = self.shape.services + *self.round % 100;
+        self.round += 1;
+        let service = self.shape.services + self.round % 100;
         let path = format!("{SERVICES}/{}", objects::name(service));
         let slice = self.shape.slice(service, None);
         self.write("POST", SLICES.into(), Some(slice))?;
@@ -258,8 +271,8 @@ impl Running<'_> {
     fn under_load(&mut self, rate: u32, time: Duration) -> Result<f64, String> {
         let (begun, before) = (Instant::now(), process::processor_time(&self.pid()));
         let count = rate * time.as_secs() as u32;
-        let first = *self.round + 1;
-        *self.round += count;
+        let first = self.round + 1;
+        self.round += count;
         let (shape, client) = (self.shape, self.api.client());
         let writes = async {
             let clock = tokio::time::interval(Duration::from_secs(1) / rate);

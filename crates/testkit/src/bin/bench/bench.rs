@@ -10,8 +10,9 @@ use portolan_testkit::world;
 use crate::agent::{self, Plan, Run};
 use crate::api::{self, Api};
 use crate::bed::Bed;
-use crate::contender::{self, Contender};
+use crate::contender::{self, Contender, PeerMode};
 use crate::document::{self, Machine};
+use crate::haproxy;
 use crate::objects::Shape;
 use crate::packets::Felt;
 use crate::report::Report;
@@ -111,7 +112,11 @@ pub fn run(only: &str) -> Result<(), String> {
     }
     for shape in AGENT {
         if format!("agent, {shape}").contains(only) {
-            let peers = peers.iter().filter(|_| PEER.contains(&shape));
+            // One kind of iptables is enough; the older is the faster one for it.
+            let slower = |peer: &&Contender| matches!(peer, Contender::Peer { mode, .. } if *mode == PeerMode::IptablesNft);
+            let peers = peers
+                .iter()
+                .filter(|peer| PEER.contains(&shape) && !slower(peer));
             let ours = ours("nftables");
             let all: Vec<&Contender> = [&ours].into_iter().chain(peers).collect();
             bench.agents(&portolan, shape, &all)?;
@@ -119,9 +124,13 @@ pub fn run(only: &str) -> Result<(), String> {
     }
     for mode in contender::MODES {
         if format!("traffic, {mode}").contains(only) {
-            let same = |peer: &&Contender| matches!(peer, Contender::Peer { mode: of, .. } if of.flag() == mode);
+            let same = |peer: &&Contender| matches!(peer, Contender::Peer { mode: of, .. } if of.mode() == mode);
             let ours = ours(mode);
-            let peers = peers.iter().filter(same);
+            let relays = match mode {
+                "userspace" => bench.relays()?,
+                _ => Vec::new(),
+            };
+            let peers = peers.iter().filter(same).chain(&relays);
             let all: Vec<&Contender> = [&ours].into_iter().chain(peers).collect();
             bench.traffic(&portolan, mode, &all)?;
         }
@@ -167,6 +176,18 @@ impl Bench {
         Ok(peers)
     }
 
+    /// haproxy, with its defaults and with splice; an absent one is said.
+    fn relays(&mut self) -> Result<Vec<Contender>, String> {
+        let relays = haproxy::find()?;
+        if relays.is_empty() {
+            self.note(
+                "The peer haproxy was absent: PEER_HAPROXY was not set, and none is installed."
+                    .into(),
+            );
+        }
+        Ok(relays)
+    }
+
     fn note(&mut self, note: String) {
         self.say(&note);
         self.report.notes.push(note);
@@ -202,7 +223,7 @@ impl Bench {
                 (_, Ok(())) => {}
                 (Contender::Portolan { .. }, Err(error)) => return Err(error),
                 // A peer that gives up is news, not the end of the run.
-                (Contender::Peer { .. }, Err(error)) => {
+                (_, Err(error)) => {
                     self.note(format!("{} with {shape}: {error}.", contender.name()));
                 }
             }
@@ -222,28 +243,30 @@ impl Bench {
             api.runtime
                 .block_on(api.send("POST", path.into(), Some(object)))?;
         }
+        let mut sinks = Vec::new();
+        let mut running = Vec::new();
         for (contender, bed) in all.iter().zip(&beds) {
-            self.say(&format!("traffic, {mode}: {}", contender.name()));
-            let mut round = self.round + 1;
-            let sinks = traffic::Sinks::start(&bed.server)?;
-            let (running, _) = agent::start(contender, &api, bed, TRAFFIC, &mut round)?;
-            let worth = traffic::measure(bed, &sinks, &traffic::ways())?;
-            drop(running);
-            self.round = round;
-            let [direct, through] = &worth[..] else {
-                return Err("invariant: two ways".into());
+            self.say(&format!("traffic, {mode}: {} starts", contender.name()));
+            sinks.push(traffic::Sinks::start(&bed.server)?);
+            running.push(agent::start(contender, &api, bed, TRAFFIC, self.round)?);
+            self.round += 1;
+        }
+        self.say(&format!("traffic, {mode}: all take turns"));
+        let ways = all.iter().zip(&beds).zip(&sinks);
+        let ways: Vec<_> = ways
+            .flat_map(|((contender, bed), sinks)| {
+                traffic::ways(!contender.is_relay()).map(|way| (bed, sinks, way))
+            })
+            .collect();
+        let worth = traffic::measure(&ways)?;
+        for (contender, worth) in all.iter().zip(worth.chunks_exact(2)) {
+            let name = contender.name();
+            let (through, direct) = match contender {
+                Contender::Portolan { .. } => (None, "direct".to_owned()),
+                _ => (Some(&*name), format!("direct beside {name}")),
             };
-            match contender {
-                Contender::Portolan { .. } => {
-                    self.tell_traffic(None, mode, through);
-                    self.tell_traffic(Some("direct"), mode, direct);
-                }
-                Contender::Peer { .. } => {
-                    let name = contender.name();
-                    self.tell_traffic(Some(&name), mode, through);
-                    self.tell_traffic(Some(&format!("direct beside {name}")), mode, direct);
-                }
-            }
+            self.tell_traffic(through, mode, &worth[1]);
+            self.tell_traffic(Some(&direct), mode, &worth[0]);
         }
         Ok(())
     }
@@ -258,13 +281,12 @@ impl Bench {
             ("processor time of a connection", felt.processor_us, "µs"),
             ("one stream", one, "Mbit a second"),
             ("16 streams", many, "Mbit a second"),
-            (
-                "datagrams of 64 bytes that arrive",
-                worth.datagrams,
-                "a second",
-            ),
         ] {
             self.add(peer, &name(what), value, unit);
+        }
+        if let Some(datagrams) = worth.datagrams {
+            let what = name("datagrams of 64 bytes that arrive");
+            self.add(peer, &what, datagrams, "a second");
         }
     }
 
@@ -277,18 +299,17 @@ impl Bench {
     ) -> Result<(), String> {
         let peer = match contender {
             Contender::Portolan { .. } => None,
-            Contender::Peer { .. } => Some(contender.name()),
+            _ => Some(contender.name()),
         };
-        let mut round = self.round;
-        let (mut running, mut run) = agent::start(contender, api, bed, shape, &mut round)?;
+        let (mut running, mut run) = agent::start(contender, api, bed, shape, self.round)?;
         let felt = match shape == PACKETS {
             true => running.packets()?,
             false => Vec::new(),
         };
         let plan = self.plan(peer.as_deref(), shape, &run);
         let result = running.measure(&plan, &mut run);
+        self.round = running.round();
         drop(running);
-        self.round = round;
         self.tell(peer.as_deref(), shape, &run);
         self.tell_packets(peer.as_deref(), shape, &felt);
         result

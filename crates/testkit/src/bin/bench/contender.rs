@@ -10,6 +10,7 @@ use portolan_kernel::command::CommandNamespaces;
 use portolan_kernel::topology::Host;
 use serde_json::json;
 
+use crate::haproxy;
 use crate::objects::{Shape, cluster_ip};
 
 /// One program in one mode.
@@ -19,7 +20,7 @@ pub enum Contender {
     Portolan {
         /// The binary.
         program: PathBuf,
-        /// How it programs, as `--proxy-mode` says it.
+        /// How it programs: one of [`MODES`].
         mode: &'static str,
     },
     /// kube-proxy.
@@ -30,6 +31,15 @@ pub enum Contender {
         minor: u32,
         /// How it programs.
         mode: PeerMode,
+    },
+    /// haproxy, which forwards the TCP ports of the one Service of `traffic`.
+    Haproxy {
+        /// The binary.
+        program: PathBuf,
+        /// What it says it is, such as `2.6.12`.
+        version: String,
+        /// Whether it may splice.
+        splice: bool,
     },
 }
 
@@ -54,6 +64,15 @@ impl PeerMode {
         }
     }
 
+    /// Which of [`MODES`] it is like.
+    pub fn mode(self) -> &'static str {
+        match self {
+            PeerMode::Nftables => "nftables",
+            PeerMode::IptablesLegacy => "iptables-legacy",
+            PeerMode::IptablesNft => "iptables",
+        }
+    }
+
     /// As `--proxy-mode` says it.
     pub fn flag(self) -> &'static str {
         match self {
@@ -72,8 +91,10 @@ impl PeerMode {
     }
 }
 
-/// Our modes.
-pub const MODES: [&str; 3] = ["nftables", "iptables", "ebpf"];
+/// Our modes, iptables in both of its kinds.
+pub const MODES: [&str; 5] = ["nftables", "iptables", LEGACY, "ebpf", "userspace"];
+/// iptables mode on a node whose kubelet uses the older kernel interface.
+const LEGACY: &str = "iptables-legacy";
 
 /// Where each proxy serves its metrics, in its own network namespace.
 pub const METRICS: &str = "127.0.0.1:10249";
@@ -89,7 +110,18 @@ impl Contender {
         match self {
             Contender::Portolan { mode, .. } => format!("portolan {mode}"),
             Contender::Peer { mode, minor, .. } => format!("kube-proxy 1.{minor} {}", mode.name()),
+            Contender::Haproxy {
+                version, splice, ..
+            } => match splice {
+                true => format!("haproxy {version} with splice"),
+                false => format!("haproxy {version}"),
+            },
         }
+    }
+
+    /// Whether it serves one Service, and no UDP.
+    pub fn is_relay(&self) -> bool {
+        matches!(self, Contender::Haproxy { .. })
     }
 
     /// Whether the kernel tells listeners of nf_tables what it changes.
@@ -97,6 +129,7 @@ impl Contender {
         match self {
             Contender::Portolan { mode, .. } => *mode == "nftables",
             Contender::Peer { mode, .. } => *mode != PeerMode::IptablesLegacy,
+            Contender::Haproxy { .. } => false,
         }
     }
 
@@ -125,12 +158,20 @@ impl Contender {
     pub fn start(&self, node: &Host, folder: &Path, kubeconfig: &Path) -> Result<Child, String> {
         let log = File::create(folder.join("proxy.log")).map_err(|e| e.to_string())?;
         let mut command = match self {
-            Contender::Portolan { program, mode } => portolan(program, mode, kubeconfig),
+            Contender::Portolan { program, mode } => {
+                if *mode == LEGACY {
+                    leave_hint(node)?;
+                }
+                portolan(program, mode.trim_end_matches("-legacy"), kubeconfig)
+            }
             Contender::Peer {
                 program,
                 minor,
                 mode,
             } => peer(program, *minor, *mode, folder, kubeconfig)?,
+            Contender::Haproxy {
+                program, splice, ..
+            } => haproxy::command(program, *splice, node, folder)?,
         };
         command
             .stdin(Stdio::null())
@@ -159,6 +200,21 @@ fn ends_of(rules: &str, shape: Shape) -> Option<(u32, u32)> {
     let mut services = rules.lines().filter_map(service);
     let first = services.next()?;
     Some((first, services.next_back().unwrap_or(first)))
+}
+
+/// What a kubelet leaves, so that others use its kind of iptables.
+fn leave_hint(node: &Host) -> Result<(), String> {
+    let program = find("xtables-legacy-multi").ok_or("xtables-legacy-multi is not installed")?;
+    let mut command = Command::new(program);
+    command
+        .args(["iptables", "-t", "mangle", "-N", "KUBE-IPTABLES-HINT"])
+        .in_netns(&node.netns)
+        .map_err(|e| e.to_string())?;
+    match command.status() {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(format!("iptables -N KUBE-IPTABLES-HINT: {status}")),
+        Err(error) => Err(format!("iptables: {error}")),
+    }
 }
 
 fn portolan(program: &Path, mode: &str, kubeconfig: &Path) -> Command {
@@ -248,7 +304,8 @@ fn link_iptables(folder: &Path, multi: &str) -> Result<(), String> {
     Ok(())
 }
 
-fn find(program: &str) -> Option<PathBuf> {
+/// Where a program of the system is.
+pub fn find(program: &str) -> Option<PathBuf> {
     let path = |folder: &str| Path::new(folder).join(program);
     SYSTEM_FOLDERS
         .into_iter()
@@ -270,10 +327,10 @@ pub fn peers(program: &Path) -> Result<(Vec<Contender>, Vec<String>), String> {
         )
     })?;
     let (mut found, mut missing) = (Vec::new(), Vec::new());
-    // One kind of iptables is enough; the older is the faster one for kube-proxy.
-    let iptables = [PeerMode::IptablesLegacy, PeerMode::IptablesNft]
-        .into_iter()
-        .find(|mode| mode.iptables().is_some_and(|multi| find(multi).is_some()));
+    let kind = |mode: PeerMode| {
+        let found = mode.iptables().is_some_and(|multi| find(multi).is_some());
+        found.then_some(mode)
+    };
     let nftables = find("nft").map(|_| PeerMode::Nftables);
     for (mode, what) in [
         (
@@ -281,8 +338,12 @@ pub fn peers(program: &Path) -> Result<(Vec<Contender>, Vec<String>), String> {
             "in nftables mode: this machine has no nft (apt-get install nftables)",
         ),
         (
-            iptables,
-            "in iptables mode: this machine has no iptables (apt-get install iptables)",
+            kind(PeerMode::IptablesLegacy),
+            "in iptables mode (legacy): this machine has no xtables-legacy-multi (apt-get install iptables)",
+        ),
+        (
+            kind(PeerMode::IptablesNft),
+            "in iptables mode (nft): this machine has no xtables-nft-multi (apt-get install iptables)",
         ),
     ] {
         match mode {

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::plot::number;
-use crate::report::{Report, Row, TARGETS, ratio};
+use crate::report::{Limit, Outcome, Report, Row, TARGETS, ratio};
 
 /// What kind of machine it was: nothing that names one.
 #[derive(Clone, Debug, Default)]
@@ -81,7 +81,8 @@ const METHOD: &str = "\n## Figures\n\n\
       Memory is in MB of a million bytes, as the kernel counts it for the process: *resident memory* (VmRSS) is that after all changes, and has in it the parts of the program's file that are mapped, which every process of the same file shares.\n\
     - *packets*: connections of a pod through its node to a server behind it, over veth links, with 10,000 Services loaded.\n\
     - *traffic*: a pod on the node and a server behind it, over veth links, with 1000 x 2 loaded: through one Service in each mode, and *direct*, around all Services, in turns. \
-      Processor time is that of the whole machine: client, node and server. Of datagrams those count that arrive.\n\n\
+      Processor time is that of the whole machine: client, node and server. Of datagrams those count that arrive. \
+    Beside userspace mode haproxy stands, forwarding TCP to the one endpoint, with its defaults and with `option splice-auto`.\n\n\
     The peer is a kube-proxy with `minSyncPeriod: 10ms`, and otherwise its defaults; it reads JSON from the same API server.\n\
     It programs iptables through the older kernel interface, on which it is faster; that one announces nothing, so its changes are seen by asking every millisecond who answers.\n\
     The peer gets less time than we for single changes: where it made fewer than 100 of them, its p99 is its slowest one.\n\
@@ -91,17 +92,26 @@ fn targets(page: &mut String, report: &Report) {
     page.push_str("| what | target | measured | |\n| --- | ---: | ---: | --- |\n");
     for target in TARGETS {
         let row = report.rows.iter().find(|row| row.name == target.name);
-        let (unit, value) = row.map_or(("", None), |row| (row.unit.as_str(), row.value));
-        let (measured, word) = match value {
-            Some(value) if value < target.below => (number(value), "met"),
-            Some(value) => (number(value), "**missed**"),
+        let unit = match target.limit {
+            Limit::Below(_) => row.map_or("", |row| row.unit.as_str()),
+            Limit::Times(..) => "times",
+        };
+        let (measured, word) = match row.and_then(|row| target.outcome(row)) {
+            Some(Outcome {
+                measured,
+                met: true,
+            }) => (number(measured), "met"),
+            Some(Outcome { measured, .. }) => (number(measured), "**missed**"),
             None => ("–".into(), "not measured"),
+        };
+        let words = match target.limit {
+            Limit::Below(limit) => format!("< {} {unit}", number(limit)),
+            Limit::Times(..) => target.words(),
         };
         let _ = writeln!(
             page,
-            "| {} | < {} {unit} | {measured} {unit} | {word} |",
+            "| {} | {words} | {measured} {unit} | {word} |",
             target.name,
-            number(target.below)
         );
     }
 }

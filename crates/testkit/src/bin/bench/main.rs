@@ -1,5 +1,5 @@
 //! `make bench`: what programming the data planes costs, what an agent needs, and what its packets feel; a
-//! kube-proxy that `PEER_KUBE_PROXY` names is measured beside it.
+//! kube-proxy that `PEER_KUBE_PROXY` names is measured beside it, and haproxy (`PEER_HAPROXY`) beside userspace mode.
 //!
 //! ```text
 //!   bench [--only WORDS]
@@ -18,6 +18,7 @@ mod bed;
 mod bench;
 mod contender;
 mod document;
+mod haproxy;
 mod monitor;
 mod objects;
 mod packets;

@@ -11,10 +11,12 @@ use crate::samples::Samples;
 
 /// Connections that are timed, each way.
 const CONNECTIONS: usize = 3000;
+/// As many of one way after the other, before the next way has its turn.
+const TURN: usize = 100;
 /// How long connections are counted, each way, each time.
-const COUNTED: Duration = Duration::from_secs(1);
-/// How often they are counted; the middle one is told.
-const COUNTS: usize = 3;
+const COUNTED: Duration = Duration::from_millis(500);
+/// How often they are counted; the middle one is told. Short and often: a noise meets all ways.
+const COUNTS: usize = 15;
 /// Clients that open connections at the same time when they are counted.
 const CLIENTS: usize = 2;
 
@@ -29,21 +31,25 @@ pub struct Felt {
     pub processor_us: f64,
 }
 
+/// A way that connections take: from the client of a bed to an address.
+pub type Way<'a> = (&'a Bed, SocketAddr);
+
 /// Measures all ways, taking turns, so that a noise of the machine meets all of them.
-pub fn measure(bed: &Bed, ways: &[SocketAddr]) -> Result<Vec<Felt>, String> {
-    let measured = bed.client.run(|| -> Result<Vec<Felt>, String> {
-        let opening = time(ways)?;
-        let per_second = count(ways)?;
-        let felt = opening.into_iter().zip(per_second);
-        Ok(felt
-            .map(|(opening, (per_second, processor_us))| Felt {
-                opening,
-                per_second,
-                processor_us,
-            })
-            .collect())
-    });
-    measured.map_err(|e| e.to_string())?
+pub fn measure(ways: &[Way<'_>]) -> Result<Vec<Felt>, String> {
+    let (opening, counts) = (time(ways)?, count(ways)?);
+    let felt = opening.into_iter().zip(counts);
+    Ok(felt
+        .map(|(opening, (per_second, processor_us))| Felt {
+            opening,
+            per_second,
+            processor_us,
+        })
+        .collect())
+}
+
+/// Does something on the client of a bed.
+fn on<T: Send>(bed: &Bed, work: impl FnOnce() -> Result<T, String> + Send) -> Result<T, String> {
+    bed.client.run(work).map_err(|e| e.to_string())?
 }
 
 /// The way around all Services: an endpoint itself.
@@ -51,12 +57,11 @@ pub fn direct(endpoint: Ipv4Addr) -> SocketAddr {
     (endpoint, ENDPOINT_PORT).into()
 }
 
-fn time(ways: &[SocketAddr]) -> Result<Vec<Samples>, String> {
+fn time(ways: &[Way<'_>]) -> Result<Vec<Samples>, String> {
     let mut times = vec![Vec::with_capacity(CONNECTIONS); ways.len()];
-    for _ in 0..CONNECTIONS {
-        for (way, times) in ways.iter().zip(&mut times) {
-            let (took, _) = bed::dial(*way).map_err(|e| format!("no connection to {way}: {e}"))?;
-            times.push(took);
+    for _ in 0..CONNECTIONS / TURN {
+        for ((bed, to), times) in ways.iter().zip(&mut times) {
+            times.extend(on(bed, || time_turn(*to))?);
         }
     }
     Ok(times
@@ -65,11 +70,19 @@ fn time(ways: &[SocketAddr]) -> Result<Vec<Samples>, String> {
         .collect())
 }
 
-fn count(ways: &[SocketAddr]) -> Result<Vec<(f64, f64)>, String> {
+fn time_turn(to: SocketAddr) -> Result<Vec<Duration>, String> {
+    let dial = |_| match bed::dial(to) {
+        Ok((took, _)) => Ok(took),
+        Err(e) => Err(format!("no connection to {to}: {e}")),
+    };
+    (0..TURN).map(dial).collect()
+}
+
+fn count(ways: &[Way<'_>]) -> Result<Vec<(f64, f64)>, String> {
     let mut counts = vec![(Vec::new(), Vec::new()); ways.len()];
     for _ in 0..COUNTS {
-        for (way, (rates, costs)) in ways.iter().zip(&mut counts) {
-            let (rate, cost) = count_once(*way)?;
+        for ((bed, to), (rates, costs)) in ways.iter().zip(&mut counts) {
+            let (rate, cost) = on(bed, || count_once(*to))?;
             rates.push(rate);
             costs.push(cost);
         }

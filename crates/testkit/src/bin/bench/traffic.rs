@@ -2,7 +2,7 @@
 //! and over many, and datagrams; around all Services and through one.
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -21,9 +21,9 @@ const STREAMS: (u16, u16) = (81, 8081);
 /// Ports that take datagrams.
 const DATAGRAMS: (u16, u16) = (82, 8082);
 /// How long bytes and datagrams are counted, each way, each time.
-const COUNTED: Duration = Duration::from_secs(1);
+const COUNTED: Duration = Duration::from_millis(500);
 /// How often; the middle one is told.
-const COUNTS: usize = 3;
+const COUNTS: usize = 7;
 /// Streams at the same time.
 const MANY: usize = 16;
 /// Bytes of one write, and of one datagram.
@@ -38,7 +38,8 @@ pub struct Way {
     /// Where connections are opened.
     pub connections: SocketAddr,
     streams: SocketAddr,
-    datagrams: SocketAddr,
+    /// `None` for who forwards none.
+    datagrams: Option<SocketAddr>,
 }
 
 /// What one way is worth.
@@ -49,22 +50,26 @@ pub struct Worth {
     /// Megabits a second over one stream, and over many together.
     pub megabits: [f64; 2],
     /// Datagrams that arrive in a second.
-    pub datagrams: f64,
+    pub datagrams: Option<f64>,
 }
 
-/// Around all Services, and through [`SERVICE`].
-pub fn ways() -> [Way; 2] {
+/// The Service's TCP ports, with those of its endpoints.
+pub const TCP: [(u16, u16); 2] = [(SERVICE_PORT, ENDPOINT_PORT), STREAMS];
+
+/// Around all Services, and through [`SERVICE`], without datagrams for who forwards none.
+pub fn ways(datagrams: bool) -> [Way; 2] {
+    let to = |address: Ipv4Addr, port: u16| datagrams.then_some((address, port).into());
     let (endpoint, vip) = (objects::replacement(SERVICE), objects::cluster_ip(SERVICE));
     [
         Way {
             connections: (endpoint, ENDPOINT_PORT).into(),
             streams: (endpoint, STREAMS.1).into(),
-            datagrams: (endpoint, DATAGRAMS.1).into(),
+            datagrams: to(endpoint, DATAGRAMS.1),
         },
         Way {
             connections: (vip, SERVICE_PORT).into(),
             streams: (vip, STREAMS.0).into(),
-            datagrams: (vip, DATAGRAMS.0).into(),
+            datagrams: to(vip, DATAGRAMS.0),
         },
     ]
 }
@@ -140,30 +145,40 @@ fn swallow(mut stream: TcpStream) {
     let _ = stream.write_all(&bytes.to_be_bytes());
 }
 
-/// Measures all ways, taking turns.
-pub fn measure(bed: &Bed, sinks: &Sinks, ways: &[Way]) -> Result<Vec<Worth>, String> {
-    let addresses: Vec<SocketAddr> = ways.iter().map(|way| way.connections).collect();
-    let felt = packets::measure(bed, &addresses)?;
+/// Measures all ways of all beds, taking turns.
+pub fn measure(ways: &[(&Bed, &Sinks, Way)]) -> Result<Vec<Worth>, String> {
+    let connections: Vec<packets::Way<'_>> = ways
+        .iter()
+        .map(|(bed, _, way)| (*bed, way.connections))
+        .collect();
+    let felt = packets::measure(&connections)?;
     let mut counts = vec![[const { Vec::new() }; 3]; ways.len()];
     for _ in 0..COUNTS {
-        for (way, counts) in ways.iter().zip(&mut counts) {
-            let measured = bed.client.run(|| -> Result<[f64; 3], String> {
-                let [one, many] = [1, MANY].map(|streams| pour(way.streams, streams));
-                Ok([one?, many?, shower(way.datagrams, sinks)?])
-            });
+        for ((bed, sinks, way), counts) in ways.iter().zip(&mut counts) {
+            let measured = bed.client.run(|| pass(way, sinks));
             let measured = measured.map_err(|e| e.to_string())??;
-            counts.iter_mut().zip(measured).for_each(|(c, m)| c.push(m));
+            counts
+                .iter_mut()
+                .zip(measured)
+                .for_each(|(c, m)| c.extend(m));
         }
     }
     let worth = felt.into_iter().zip(counts).map(|(felt, counts)| {
-        let [one, many, datagrams] = counts.map(packets::middle);
+        let [one, many, datagrams] = counts;
         Worth {
             felt,
-            megabits: [one, many],
-            datagrams,
+            megabits: [one, many].map(packets::middle),
+            datagrams: (!datagrams.is_empty()).then(|| packets::middle(datagrams)),
         }
     });
     Ok(worth.collect())
+}
+
+/// What passes one way in a second: one stream, many, and datagrams.
+fn pass(way: &Way, sinks: &Sinks) -> Result<[Option<f64>; 3], String> {
+    let [one, many] = [1, MANY].map(|streams| pour(way.streams, streams));
+    let datagrams = way.datagrams.map(|to| shower(to, sinks)).transpose()?;
+    Ok([Some(one?), Some(many?), datagrams])
 }
 
 /// Megabits that arrive in a second over so many streams. The threads are in the namespace of the calling one.
