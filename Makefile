@@ -40,7 +40,7 @@ deny: ## licences, bans and sources of the dependencies
 tidy: ## the laws of ARCHITECTURE.md
 	$(CARGO) xtask tidy
 
-bench: ## measure, all or ONLY="a part"; PEER_KUBE_PROXY=path measures a kube-proxy beside it
+bench: ## measure, all or ONLY="a part"; PEER_KUBE_PROXY=path and PEER_HAPROXY=path measure these beside it
 	@scripts/setup.sh demo
 	$(CARGO) build --locked --release --package portolan --package portolan-testkit --bin portolan --bin bench
 	"$${CARGO_TARGET_DIR:-target}/release/bench" $(if $(ONLY),--only "$(ONLY)")
