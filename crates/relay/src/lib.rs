@@ -23,6 +23,7 @@ mod tally;
 mod target;
 mod tcp;
 mod udp;
+mod workers;
 
 pub use backend::{Ops, State, Userspace};
 pub use limits::{DIAL_TIMEOUTS, DatagramLimits, Limits, SESSION_IDLE, SESSION_IDLE_UNANSWERED};

@@ -21,11 +21,16 @@ pub const SESSION_IDLE_UNANSWERED: Duration = Duration::from_secs(30);
 /// Connections that wait in a door before they are taken; the kernel cuts it to `net.core.somaxconn`.
 pub(crate) const BACKLOG_MAX: u32 = 4096;
 
+/// Connections that a thread may have more than another one before it lets that one take the next: less, and threads
+/// wake each other for nothing; more, and a few that are busy share a thread while another one has none.
+pub(crate) const AHEAD_MAX: usize = 3;
+
 /// Wait before a door takes again after the system had no file descriptor or memory left.
 pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// After this long without a byte both ends of a connection are asked whether they still live, every
-/// [`KEEPALIVE_INTERVAL`], [`KEEPALIVE_PROBES_MAX`] times: a dead client costs its room for two minutes at most.
+/// [`KEEPALIVE_INTERVAL`], [`KEEPALIVE_PROBES_MAX`] times. That begins when the connection is so old, which most never
+/// are: a dead client costs its room for three minutes at most.
 pub(crate) const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
 pub(crate) const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 /// Unanswered questions after which a peer counts as dead and its connection is reset: one may be lost on the way, four
@@ -43,7 +48,7 @@ pub(crate) const PIPES_KEPT_MAX: usize = 32;
 /// Turns that a connection takes before others get theirs.
 pub(crate) const TURNS_MAX: u32 = 16;
 
-/// Room for one copy when there is no pipe to be had.
+/// What is copied at once. A request and its answer mostly fit; what does not goes through a pipe.
 pub(crate) const COPY_BYTES: usize = 16 << 10;
 
 /// Datagrams that are taken or sent by one call.

@@ -1,16 +1,23 @@
-//! Moves bytes from one socket to another through a pipe, without looking at them (splice(2)).
+//! Moves bytes from one socket to another: small ones by a copy, many through a pipe without looking at them (splice(2)).
 //!
+//! A request and its answer fit into one read and one write, and a read that does not fill its room says that no more is
+//! there; a pipe would take five calls for the same. Where a read fills its room, pipes take over until little comes.
 //! A pipe is needed for as long as bytes are in it only. Every thread keeps a few, so a connection that waits costs
 //! no more than its two sockets. When the system has no pipe to give, bytes are copied.
 
 use std::cell::RefCell;
+use std::future::poll_fn;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::task::{Context, Poll, ready};
 
 use nix::fcntl::{FcntlArg, OFlag, SpliceFFlags, fcntl, splice};
 use nix::unistd::pipe2;
-use tokio::io::Interest;
+use tokio::io::{AsyncRead, Interest, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::net::tcp::ReadHalf;
 
 use crate::limits::{COPY_BYTES, PIPE_BYTES, PIPES_KEPT_MAX, TURNS_MAX};
 use crate::tally::Count;
@@ -23,6 +30,7 @@ struct Pipe {
 
 thread_local! {
     static KEPT: RefCell<Vec<Pipe>> = const { RefCell::new(Vec::new()) };
+    static ROOM: RefCell<Vec<u8>> = RefCell::new(vec![0; COPY_BYTES]);
 }
 
 impl Pipe {
@@ -47,21 +55,31 @@ impl Pipe {
     }
 }
 
-/// Moves everything that `from` sends to `to`, and then tells `to` that no more comes. Counts it in `moved`.
+/// Moves everything that `from` sends to `to`, and then tells `to` that no more comes, unless it is `last`: then nothing
+/// comes from `to` either, and both are closed at once. Counts it in `moved`.
 /// An error of either side is one of the connection: then both must be reset.
-pub(crate) async fn pump(from: &TcpStream, to: &TcpStream, moved: &Count) -> io::Result<()> {
+pub(crate) async fn pump(
+    mut from: ReadHalf<'_>,
+    to: &TcpStream,
+    last: &AtomicBool,
+    moved: &Count,
+) -> io::Result<()> {
     let mut turns = 0;
+    let mut many = false;
     loop {
-        let turn = match Pipe::take() {
-            Ok(pipe) => spliced(pipe, from, to).await,
-            Err(_) => copied(from, to).await,
+        let turn = match many {
+            true => by_pipe(from.as_ref(), to).await,
+            false => by_copy(&mut from, to).await,
         };
         match turn {
-            Ok(0) => return finish(to),
-            Ok(bytes) => moved.add(bytes as u64),
+            Ok(0) => return finish(to, last),
+            Ok(bytes) => {
+                moved.add(bytes as u64);
+                many = bytes >= COPY_BYTES;
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 turns = 0;
-                wait(from, to).await?;
+                unbroken(to, from.as_ref().readable()).await?;
                 continue;
             }
             Err(error) => return Err(error),
@@ -74,11 +92,11 @@ pub(crate) async fn pump(from: &TcpStream, to: &TcpStream, moved: &Count) -> io:
     }
 }
 
-/// Waits until `from` has something. When `to` breaks meanwhile there is nobody to give it to.
-async fn wait(from: &TcpStream, to: &TcpStream) -> io::Result<()> {
+/// Waits for `work`. When `to` breaks meanwhile there is nobody to give its result to.
+async fn unbroken<T>(to: &TcpStream, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
     tokio::select! {
         biased;
-        readable = from.readable() => readable,
+        done = work => done,
         broken = to.ready(Interest::ERROR) => {
             broken?;
             Err(to.take_error()?.unwrap_or_else(|| io::ErrorKind::ConnectionReset.into()))
@@ -87,11 +105,22 @@ async fn wait(from: &TcpStream, to: &TcpStream) -> io::Result<()> {
 }
 
 /// No more comes from the other side: TCP's half-close.
-fn finish(to: &TcpStream) -> io::Result<()> {
+fn finish(to: &TcpStream, last: &AtomicBool) -> io::Result<()> {
+    if last.swap(true, Relaxed) {
+        return Ok(());
+    }
     match socket2::SockRef::from(to).shutdown(std::net::Shutdown::Write) {
         // It has gone away already, and everything was given to it.
         Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
         done => done,
+    }
+}
+
+/// Bytes through a pipe, or a copy when there is none to be had.
+async fn by_pipe(from: &TcpStream, to: &TcpStream) -> io::Result<usize> {
+    match Pipe::take() {
+        Ok(pipe) => spliced(pipe, from, to).await,
+        Err(_) => copied(from, to).await,
     }
 }
 
@@ -128,7 +157,39 @@ async fn spliced(pipe: Pipe, from: &TcpStream, to: &TcpStream) -> io::Result<usi
 async fn copied(from: &TcpStream, to: &TcpStream) -> io::Result<usize> {
     let mut room = vec![0; COPY_BYTES];
     let taken = from.try_read(&mut room)?;
-    let mut rest = &room[..taken];
+    write(to, &room[..taken]).await?;
+    Ok(taken)
+}
+
+/// Waits for bytes, and moves those that this thread's room holds.
+async fn by_copy(from: &mut ReadHalf<'_>, to: &TcpStream) -> io::Result<usize> {
+    let (taken, rest) = unbroken(to, poll_fn(|context| poll_copy(context, from, to))).await?;
+    write(to, &rest).await?;
+    Ok(taken)
+}
+
+/// What was taken, and the rest of it that `to` has no room for yet. Nobody else uses the thread's room meanwhile.
+fn poll_copy(
+    context: &mut Context<'_>,
+    from: &mut ReadHalf<'_>,
+    to: &TcpStream,
+) -> Poll<io::Result<(usize, Vec<u8>)>> {
+    ROOM.with_borrow_mut(|room| {
+        let mut room = ReadBuf::new(room);
+        ready!(Pin::new(from).poll_read(context, &mut room))?;
+        let taken = room.filled();
+        if taken.is_empty() {
+            return Poll::Ready(Ok((0, Vec::new())));
+        }
+        let given = match to.try_write(taken) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+            given => given?,
+        };
+        Poll::Ready(Ok((taken.len(), taken[given..].to_vec())))
+    })
+}
+
+async fn write(to: &TcpStream, mut rest: &[u8]) -> io::Result<()> {
     while !rest.is_empty() {
         match to.try_write(rest) {
             Ok(given) => rest = &rest[given..],
@@ -136,7 +197,7 @@ async fn copied(from: &TcpStream, to: &TcpStream) -> io::Result<usize> {
             Err(error) => return Err(error),
         }
     }
-    Ok(taken)
+    Ok(())
 }
 
 #[cfg(test)]
@@ -160,10 +221,10 @@ mod tests {
         let copy = async {
             loop {
                 match copied(&from, &to).await {
-                    Ok(0) => break finish(&to).unwrap(),
+                    Ok(0) => break finish(&to, &AtomicBool::new(false)).unwrap(),
                     Ok(_) => {}
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                        wait(&from, &to).await.unwrap();
+                        from.readable().await.unwrap();
                     }
                     Err(error) => panic!("{error}"),
                 }

@@ -1,6 +1,6 @@
 //! The relay as its owner sees it: doors are opened, a Snapshot is put in place, and everything ends in the end.
 //!
-//! It has a runtime of its own. Its threads, and with them every socket that it ever opens, are in the network
+//! It has threads of its own. They, and with them every socket that it ever opens, are in the network
 //! namespace of the thread that started it.
 
 use std::collections::BTreeMap;
@@ -11,8 +11,7 @@ use std::sync::{Arc, Mutex, OnceLock, mpsc};
 
 use portolan_model::{Doors, Family, NodeFacts, Origin, PortKey, Protocol, Snapshot};
 use socket2::{Domain, SockAddr, Socket, Type};
-use tokio::net::{TcpListener, UdpSocket};
-use tokio::runtime::Runtime;
+use tokio::net::UdpSocket;
 use tokio::sync;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -21,8 +20,9 @@ use crate::book::Book;
 use crate::limits::{BACKLOG_MAX, DATAGRAM_BUFFER_BYTES, Limits};
 use crate::original::FindOriginal;
 use crate::tally::Counts;
-use crate::tcp::{self, Connections, Dial};
+use crate::tcp::{self, Connections, Dial, TcpDoor};
 use crate::udp::{self, Datagrams};
+use crate::workers::Workers;
 
 /// A place where the relay waits for clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -96,8 +96,7 @@ impl RelayError {
 
 /// Carries flows from doors to endpoints. When it is dropped, everything ends at once; see [`Relay::drain`].
 pub struct Relay {
-    /// `None` only while it ends.
-    runtime: Option<Runtime>,
+    workers: Arc<Workers>,
     book: Arc<Book>,
     connections: Arc<Connections>,
     datagrams: Arc<Datagrams>,
@@ -114,12 +113,7 @@ impl Relay {
         limits: Limits,
         original: impl FindOriginal + 'static,
     ) -> Result<Relay, RelayError> {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(threads.max(1))
-            .thread_name("relay")
-            .enable_all()
-            .build()
-            .map_err(RelayError::Threads)?;
+        let workers = Workers::start(threads).map_err(RelayError::Threads)?;
         let book = Arc::new(Book::new(limits));
         let tasks = TaskTracker::new();
         let abort = CancellationToken::new();
@@ -129,6 +123,7 @@ impl Relay {
             tasks: tasks.clone(),
             abort: abort.clone(),
             listener: OnceLock::new(),
+            workers: Arc::clone(&workers),
         });
         let datagrams = Arc::new(Datagrams {
             book: Arc::clone(&book),
@@ -136,9 +131,10 @@ impl Relay {
             tasks: tasks.clone(),
             abort,
             original: Mutex::new(Box::new(original)),
+            workers: Arc::clone(&workers),
         });
         Ok(Relay {
-            runtime: Some(runtime),
+            workers,
             book,
             connections,
             datagrams,
@@ -178,30 +174,29 @@ impl Relay {
             error: io::Error::other("the relay has ended"),
         };
         let (tell, told) = mpsc::sync_channel(1);
-        let runtime = self.runtime.as_ref().ok_or_else(gone)?;
         // The receiver is there until something was told.
         let work = async move { drop(tell.send(listen(&door))) };
-        self.tasks.spawn_on(work, runtime.handle());
+        let handle = self.workers.handle(self.workers.least());
+        self.tasks.spawn_on(work, handle);
         told.recv().map_err(|_| gone())?
     }
 
     fn attend(&self, door: Door, socket: Socket, closed: CancellationToken) -> io::Result<()> {
-        let Some(runtime) = &self.runtime else {
-            return Ok(());
-        };
-        let _inside = runtime.enter();
+        let place = self.workers.least();
+        let handle = self.workers.handle(place);
         match door.protocol {
             Protocol::Udp => {
+                let _inside = handle.enter();
                 let socket = UdpSocket::from_std(socket.into())?;
                 let datagrams = Arc::clone(&self.datagrams);
                 let run = udp::run(datagrams, socket, door, closed);
-                self.tasks.spawn(run);
+                self.tasks.spawn_on(run, handle);
             }
             _ => {
-                let listener = TcpListener::from_std(socket.into())?;
                 let connections = Arc::clone(&self.connections);
+                let at = TcpDoor { door, closed };
                 self.tasks
-                    .spawn(tcp::run(connections, listener, door, closed));
+                    .spawn_on(tcp::run(connections, socket.into(), at, place), handle);
             }
         }
         Ok(())
@@ -235,24 +230,18 @@ impl Relay {
         self.doors.values().for_each(CancellationToken::cancel);
         self.doors.clear();
         self.tasks.close();
-        let Some(runtime) = self.runtime.take() else {
-            return;
-        };
-        runtime.block_on(async {
-            let tallies = self.book.tallies();
-            let sessions = tallies.iter().flat_map(|tally| tally.sessions());
-            sessions.for_each(|session| session.close());
-            self.tasks.wait().await;
-        });
+        let tallies = self.book.tallies();
+        let sessions = tallies.iter().flat_map(|tally| tally.sessions());
+        sessions.for_each(|session| session.close());
+        let handle = self.workers.handle(self.workers.least());
+        handle.block_on(self.tasks.wait());
     }
 }
 
 impl Drop for Relay {
     fn drop(&mut self) {
         self.connections.abort.cancel();
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
-        }
+        self.workers.stop();
     }
 }
 
@@ -292,6 +281,8 @@ fn listen(door: &Door) -> Result<Socket, RelayError> {
         if door.protocol == Protocol::Tcp {
             // Connections of a former process may still be in the kernel.
             socket.set_reuse_address(true)?;
+            // Bytes go on as they come. Connections get this from their door.
+            socket.set_tcp_nodelay(true)?;
             socket.bind(&SockAddr::from(door.listen))?;
             socket.listen(BACKLOG_MAX as i32)?;
         } else {

@@ -2,8 +2,9 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use portolan_model::Protocol;
@@ -20,7 +21,8 @@ use crate::limits::{
 use crate::original;
 use crate::pipe::pump;
 use crate::relay::Door;
-use crate::tally::Tally;
+use crate::tally::{Counts, Tally};
+use crate::workers::{Place, Workers};
 
 /// What all TCP doors share.
 pub(crate) struct Connections {
@@ -32,6 +34,7 @@ pub(crate) struct Connections {
     pub abort: CancellationToken,
     /// Who wants to hear of connections to endpoints.
     pub listener: OnceLock<mpsc::Sender<Dial>>,
+    pub workers: Arc<Workers>,
 }
 
 /// A connection to an endpoint has begun; whether it is answered the kernel will know.
@@ -45,46 +48,79 @@ pub struct Dial {
     pub endpoint: SocketAddr,
 }
 
-/// Takes connections until `closed`.
+/// A door for connections.
+#[derive(Clone)]
+pub(crate) struct TcpDoor {
+    pub door: Door,
+    pub closed: CancellationToken,
+}
+
+/// Takes connections until the door is closed, or another thread should take the next one and goes on with this.
 pub(crate) async fn run(
     connections: Arc<Connections>,
-    listener: TcpListener,
-    door: Door,
-    closed: CancellationToken,
+    listener: std::net::TcpListener,
+    at: TcpDoor,
+    here: Place,
 ) {
+    let door = at.door.listen;
+    let listener = match TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => return tracing::error!(%error, %door, "nobody takes connections"),
+    };
     loop {
         let accepted = tokio::select! {
-            _ = closed.cancelled() => return,
+            _ = at.closed.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((client, from)) => {
-                let connections = Arc::clone(&connections);
-                let abort = connections.abort.clone();
-                let tasks = connections.tasks.clone();
-                tasks.spawn(async move {
-                    let serve = connections.serve(&client, from, door);
-                    let ended = tokio::select! {
-                        ended = serve => ended,
-                        _ = abort.cancelled() => Err(io::ErrorKind::Interrupted.into()),
-                    };
-                    if ended.is_err() {
-                        reset(&client);
-                    }
-                });
-            }
+            Ok((client, from)) => connections.take(client, from, at.door, here),
             // The client went away before it was taken.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
-                tracing::warn!(%error, door = %door.listen, "cannot take a connection");
+                tracing::warn!(%error, %door, "cannot take a connection");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
+        }
+        if let Some(better) = connections.workers.better(here) {
+            return match listener.into_std() {
+                Ok(listener) => hand_on(connections, listener, at, better),
+                Err(error) => tracing::error!(%error, %door, "nobody takes connections"),
+            };
         }
     }
 }
 
+/// The next connections are for the thread at `place`.
+fn hand_on(
+    connections: Arc<Connections>,
+    listener: std::net::TcpListener,
+    at: TcpDoor,
+    place: Place,
+) {
+    let workers = Arc::clone(&connections.workers);
+    let tasks = connections.tasks.clone();
+    tasks.spawn_on(run(connections, listener, at, place), workers.handle(place));
+}
+
 impl Connections {
-    async fn serve(&self, client: &TcpStream, from: SocketAddr, door: Door) -> io::Result<()> {
+    /// Serves a client on this very thread.
+    fn take(self: &Arc<Self>, mut client: TcpStream, from: SocketAddr, door: Door, here: Place) {
+        let connections = Arc::clone(self);
+        let load = self.workers.load(here);
+        self.tasks.spawn(async move {
+            let serve = connections.serve(&mut client, from, door);
+            let ended = tokio::select! {
+                ended = serve => ended,
+                _ = connections.abort.cancelled() => Err(io::ErrorKind::Interrupted.into()),
+            };
+            if ended.is_err() {
+                reset(&client);
+            }
+            drop(load);
+        });
+    }
+
+    async fn serve(&self, client: &mut TcpStream, from: SocketAddr, door: Door) -> io::Result<()> {
         let destination = match door.leads_to {
             Some(destination) => destination,
             None => original::of_connection(client)?,
@@ -95,20 +131,16 @@ impl Connections {
             .plan(Protocol::Tcp, from, destination, door.origin);
         let mut plan = plan.map_err(refused)?;
         let room = self.room(&plan)?;
-        let endpoint = self.dial(&mut plan, destination).await?;
+        let mut endpoint = self.dial(&mut plan, destination).await?;
         plan.tally.counts.connections.add(1);
-        let both = [client, &endpoint];
-        both.into_iter().try_for_each(set_up)?;
-        let counts = &plan.tally.counts;
-        let ended = tokio::try_join!(
-            pump(client, &endpoint, &counts.bytes_in),
-            pump(&endpoint, client, &counts.bytes_out),
-        );
+        // The client's end has got the same from its door.
+        endpoint.set_nodelay(true)?;
+        let ended = between(client, &mut endpoint, &plan.tally.counts).await;
         drop(room);
         if ended.is_err() {
             reset(&endpoint);
         }
-        ended.map(drop)
+        ended
     }
 
     /// Room for one more, or an error when a limit is reached.
@@ -136,23 +168,24 @@ impl Connections {
             let Some(endpoint) = plan.endpoint() else {
                 break;
             };
-            let tell = |source| {
-                let dial = Dial {
-                    frontend,
-                    source,
-                    endpoint,
-                };
-                // What finds no room is not heard of: one of many is enough.
-                let listener = self.listener.get();
-                listener.map(|listener| listener.try_send(dial).is_ok());
-            };
-            let failed = match tokio::time::timeout(patience, connect(endpoint, tell)).await {
-                Ok(Ok(stream)) => {
+            let listener = self.listener.get();
+            let tell = listener.map(|listener| {
+                move |source| {
+                    let dial = Dial {
+                        frontend,
+                        source,
+                        endpoint,
+                    };
+                    // What finds no room is not heard of: one of many is enough.
+                    let _ = listener.try_send(dial);
+                }
+            });
+            let failed = match reach(endpoint, patience, tell).await {
+                Ok(stream) => {
                     plan.settle(endpoint, self.book.now());
                     return Ok(stream);
                 }
-                Ok(Err(error)) => error,
-                Err(_) => io::ErrorKind::TimedOut.into(),
+                Err(error) => error,
             };
             plan.tally.counts.dial_failures.add(1);
             tracing::debug!(port = %plan.tally.key, %endpoint, attempt, %failed, "dial failed");
@@ -163,23 +196,75 @@ impl Connections {
     }
 }
 
-/// Says where it comes from as soon as that is known.
-async fn connect(endpoint: SocketAddr, began: impl FnOnce(SocketAddr)) -> io::Result<TcpStream> {
-    let socket = Socket::new(Domain::for_address(endpoint), Type::STREAM, None)?;
-    socket.set_nonblocking(true)?;
+/// Moves bytes both ways until both have come to their end.
+async fn between(
+    client: &mut TcpStream,
+    endpoint: &mut TcpStream,
+    counts: &Counts,
+) -> io::Result<()> {
+    let last = AtomicBool::new(false);
+    let (from_client, to_client) = client.split();
+    let (from_endpoint, to_endpoint) = endpoint.split();
+    let both = async {
+        tokio::try_join!(
+            pump(from_client, to_endpoint.as_ref(), &last, &counts.bytes_in),
+            pump(from_endpoint, to_client.as_ref(), &last, &counts.bytes_out),
+        )
+    };
+    let lasts = async {
+        tokio::time::sleep(KEEPALIVE_IDLE).await;
+        for end in [to_client.as_ref(), to_endpoint.as_ref()] {
+            // One that cannot be asked is noticed when something is sent to it.
+            let _ = ask_whether_alive(end);
+        }
+        std::future::pending().await
+    };
+    tokio::select! {
+        biased;
+        ended = both => ended.map(drop),
+        never = lasts => never,
+    }
+}
+
+/// A connection that is answered before our patience ends.
+async fn reach(
+    endpoint: SocketAddr,
+    patience: Duration,
+    began: Option<impl FnOnce(SocketAddr)>,
+) -> io::Result<TcpStream> {
+    let stream = connect(endpoint, began)?;
+    // A pod of this node has answered by now. Let the thread hear of it first: a timer that comes before all others
+    // makes it wake itself.
+    tokio::task::yield_now().await;
+    match tokio::time::timeout(patience, established(&stream)).await {
+        Ok(done) => done.map(|()| stream),
+        Err(_) => Err(io::ErrorKind::TimedOut.into()),
+    }
+}
+
+/// Begins a connection, and says where it comes from as soon as that is known. Call it inside the relay's runtime.
+fn connect(endpoint: SocketAddr, began: Option<impl FnOnce(SocketAddr)>) -> io::Result<TcpStream> {
+    let kind = Type::STREAM.nonblocking().cloexec();
+    let socket = Socket::new_raw(Domain::for_address(endpoint), kind, None)?;
     match socket.connect(&endpoint.into()) {
         Err(error) if error.raw_os_error() == Some(Errno::EINPROGRESS as i32) => {}
         done => done?,
     }
     let stream = TcpStream::from_std(socket.into())?;
-    began(stream.local_addr()?);
-    stream.writable().await?;
-    stream.take_error()?.map_or(Ok(stream), Err)
+    if let Some(began) = began {
+        began(stream.local_addr()?);
+    }
+    Ok(stream)
 }
 
-/// Bytes go on as they come, and a peer that is dead is noticed.
-fn set_up(stream: &TcpStream) -> io::Result<()> {
-    stream.set_nodelay(true)?;
+/// Waits until it stands.
+async fn established(stream: &TcpStream) -> io::Result<()> {
+    stream.writable().await?;
+    stream.take_error()?.map_or(Ok(()), Err)
+}
+
+/// A peer that is dead is noticed.
+fn ask_whether_alive(stream: &TcpStream) -> io::Result<()> {
     let keepalive = TcpKeepalive::new()
         .with_time(KEEPALIVE_IDLE)
         .with_interval(KEEPALIVE_INTERVAL)

@@ -27,6 +27,7 @@ use crate::book::{Book, Plan};
 use crate::limits::BATCHES_MAX;
 use crate::original::FindOriginal;
 use crate::relay::Door;
+use crate::workers::{Place, Workers};
 
 pub(crate) use session::Session;
 
@@ -38,6 +39,7 @@ pub(crate) struct Datagrams {
     pub tasks: TaskTracker,
     pub abort: CancellationToken,
     pub original: Mutex<Box<dyn FindOriginal>>,
+    pub workers: Arc<Workers>,
 }
 
 /// Doors are numbered, so that one client at two doors is two sessions.
@@ -123,7 +125,11 @@ impl OpenDoor {
             plan.tally.counts.limited.add(1);
             return None;
         }
+        // Answers come back on the thread that has least to do.
+        let place = self.shared.workers.least();
+        let inside = self.shared.workers.handle(place).enter();
         let opened = Session::open(&plan, client, destination, endpoint, book.now());
+        drop(inside);
         let session = match opened {
             Ok(session) => Arc::new(session),
             Err(error) => {
@@ -133,7 +139,7 @@ impl OpenDoor {
             }
         };
         plan.settle(endpoint, book.now());
-        self.enter(&plan, &session);
+        self.enter(&plan, &session, place);
         Some(session)
     }
 
@@ -186,7 +192,7 @@ impl OpenDoor {
     }
 
     /// From now on the session is known, and its answers are brought back.
-    fn enter(self: &Arc<Self>, plan: &Plan, session: &Arc<Session>) {
+    fn enter(self: &Arc<Self>, plan: &Plan, session: &Arc<Session>, place: Place) {
         let key = (self.number, session.client);
         let now = self.shared.book.now();
         let mut of_port = plan.tally.lock_sessions();
@@ -203,7 +209,8 @@ impl OpenDoor {
         plan.tally.counts.sessions.add(1);
         plan.tally.counts.sessions_open.add(1);
         let (door, session) = (Arc::clone(self), Arc::clone(session));
-        self.shared.tasks.spawn(async move {
+        let load = self.shared.workers.load(place);
+        let bring = async move {
             let abort = door.shared.abort.clone();
             tokio::select! {
                 _ = session.bring_answers(&door.socket, &door.shared.book) => {}
@@ -212,7 +219,10 @@ impl OpenDoor {
             door.forget(&session);
             door.shared.open.fetch_sub(1, Relaxed);
             session.tally.counts.sessions_open.sub(1);
-        });
+            drop(load);
+        };
+        let handle = self.shared.workers.handle(place);
+        self.shared.tasks.spawn_on(bring, handle);
     }
 
     /// The next datagram of this client begins anew.

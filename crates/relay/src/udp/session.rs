@@ -1,7 +1,7 @@
 //! One UDP client and the endpoint that it talks to.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -40,14 +40,9 @@ impl Session {
         endpoint: SocketAddr,
         now: Duration,
     ) -> io::Result<Self> {
-        let any: IpAddr = match endpoint {
-            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-        };
-        let socket = Socket::new(Domain::for_address(endpoint), Type::DGRAM, None)?;
-        socket.set_nonblocking(true)?;
+        let kind = Type::DGRAM.nonblocking().cloexec();
+        let socket = Socket::new_raw(Domain::for_address(endpoint), kind, None)?;
         let _ = socket.set_recv_buffer_size(DATAGRAM_BUFFER_BYTES);
-        socket.bind(&SockAddr::from(SocketAddr::new(any, 0)))?;
         socket.connect(&SockAddr::from(endpoint))?;
         let session = Session {
             client,
