@@ -60,7 +60,7 @@ impl NodePortAddresses {
 }
 
 /// What the operator has decided about this node.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeOptions {
     /// Name of our Node object.
     pub name: String,

@@ -20,8 +20,8 @@ const BURST_MAX: usize = 4096;
 /// What [`run`] needs to know.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// About the node.
-    pub node: NodeOptions,
+    /// About the node, as it changes; its name does not.
+    pub node: watch::Receiver<NodeOptions>,
     /// The addresses of the node's interfaces, as they change; empty when unknown.
     pub interfaces: watch::Receiver<BTreeSet<IpAddr>>,
 }
@@ -31,13 +31,15 @@ enum News {
     Slice(Event<wire::EndpointSlice>),
     Node(Event<wire::Node>),
     Interfaces(BTreeSet<IpAddr>),
+    Options(Box<NodeOptions>),
 }
 
 /// Watches for ever, and sends a new Reflection after each burst of events; the channel holds `None` until everything
 /// has been listed once. Ends when nobody listens any more.
 pub async fn run(client: Client, options: Options, publish: watch::Sender<Option<Reflection>>) {
-    let mut tracker = Tracker::new(options.node.clone(), options.interfaces.borrow().clone());
-    let mut news = Box::pin(news(client, &options));
+    let node = options.node.borrow().clone();
+    let mut tracker = Tracker::new(node.clone(), options.interfaces.borrow().clone());
+    let mut news = Box::pin(news(client, &node.name, &options));
     loop {
         let first = tokio::select! {
             first = news.next() => first,
@@ -67,15 +69,16 @@ fn take(tracker: &mut Tracker, news: News) {
         News::Slice(event) => tracker.slice(event),
         News::Node(event) => tracker.node(event),
         News::Interfaces(addresses) => tracker.set_interfaces(addresses),
+        News::Options(options) => tracker.set_options(*options),
     }
 }
 
-fn news(client: Client, options: &Options) -> impl Stream<Item = News> + Send + use<> {
+fn news(client: Client, name: &str, options: &Options) -> impl Stream<Item = News> + Send + use<> {
     let proxied = Filter {
         labels: PROXIED,
         fields: "",
     };
-    let own = format!("metadata.name={}", options.node.name);
+    let own = format!("metadata.name={name}");
     let own = Filter {
         labels: "",
         fields: &own,
@@ -89,10 +92,16 @@ fn news(client: Client, options: &Options) -> impl Stream<Item = News> + Send + 
         let addresses = interfaces.borrow_and_update().clone();
         Some((News::Interfaces(addresses), interfaces))
     });
+    let decisions = stream::unfold(options.node.clone(), |mut node| async move {
+        node.changed().await.ok()?;
+        let options = node.borrow_and_update().clone();
+        Some((News::Options(Box::new(options)), node))
+    });
     stream::select_all([
         services.boxed(),
         slices.boxed(),
         nodes.boxed(),
         changes.boxed(),
+        decisions.boxed(),
     ])
 }

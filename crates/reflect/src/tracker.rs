@@ -110,6 +110,12 @@ impl Tracker {
         self.interfaces = interfaces;
     }
 
+    /// The operator has decided anew; the node's name stays.
+    pub fn set_options(&mut self, options: NodeOptions) {
+        self.dirty_node |= self.options != options;
+        self.options = options;
+    }
+
     /// Takes in an event about Services.
     pub fn service(&mut self, event: Event<wire::Service>) {
         match event {

@@ -45,6 +45,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 pub use config::Config;
+use config::file::Change;
 pub use flags::Args;
 use flags::{Chosen, Task};
 pub use mode::Mode;
@@ -57,12 +58,8 @@ pub struct ProxyOptions {
     pub kubeconfig: Option<PathBuf>,
     /// Address of the API, instead of the kubeconfig's.
     pub master: Option<String>,
-    /// About the node: name, how pods are recognised, where NodePorts answer.
-    pub node: NodeOptions,
-    /// Which data plane carries the Services; another one takes its place while it runs when this changes.
-    pub mode: watch::Receiver<Mode>,
-    /// How often the kernel is touched.
-    pub pace: Pace,
+    /// Which data plane carries the Services, and how; another one takes its place when this changes.
+    pub wanted: watch::Receiver<Wanted>,
     /// Whether TCP connections to endpoints that are gone for good are reset.
     pub reset_gone_connections: bool,
     /// Whether new flows through Services are counted.
@@ -71,6 +68,17 @@ pub struct ProxyOptions {
     pub health: Option<portolan_model::health::Config>,
     /// kube-proxy's configuration, of which the rest is made.
     pub config: Config,
+}
+
+/// What can change while the proxy runs: the mode, and what kube-proxy's file says of each mode by itself.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Wanted {
+    /// Which data plane carries the Services.
+    pub mode: Mode,
+    /// How often the kernel is touched.
+    pub pace: Pace,
+    /// About the node: name, how pods are recognised, where NodePorts answer.
+    pub node: NodeOptions,
 }
 
 /// Pairs of destination and endpoint that are counted in each family: each takes about 200 bytes of the kernel, and 16
@@ -98,7 +106,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let logging = &options.config.logging;
     crate::cmd::logging::start_with(logging.verbosity, &logging.format);
     warnings.iter().for_each(|words| tracing::warn!("{words}"));
-    flags::warn_of_localhost(&options.node.node_port_addresses);
+    flags::warn_of_localhost(&options.wanted.borrow().node.node_port_addresses);
     match task {
         Task::WriteConfig(path) => {
             config::file::write(&options.config, &path)?;
@@ -111,7 +119,10 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
             if let Err(error) = setup::oom_score(options.config.oom_score_adj) {
                 tracing::info!("this process can be ended when memory is short: {error:#}");
             }
-            give_up_privileges(*options.mode.borrow())?;
+            // A file may ask for another mode.
+            if file.is_none() {
+                give_up_privileges(options.wanted.borrow().mode)?;
+            }
             serve_until_told(options, file)
         }
     }
@@ -119,8 +130,8 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
 
 /// Serves until a signal comes, or the file changes.
 fn serve_until_told(
-    options: ProxyOptions,
-    file: Option<config::file::File>,
+    mut options: ProxyOptions,
+    mut file: Option<Box<config::file::File>>,
 ) -> anyhow::Result<ExitCode> {
     portolan_kernel::memory::share_heap();
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -129,20 +140,43 @@ fn serve_until_told(
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    let mode = *options.mode.borrow();
+    let first = options.wanted.borrow().clone();
+    let (wanted_in, wanted) = watch::channel(first.clone());
+    options.wanted = wanted;
+    let told = options.config.clone();
     runtime.block_on(async {
         let (mut terminate, mut interrupt) = stop_signals()?;
-        tokio::select! {
-            result = serve(options) => result?,
-            config = config::file::changed(file, config::file::LOOK_EVERY, flags::check) => {
-                return Err(again(mode, &config));
+        let mut serving = std::pin::pin!(serve(options));
+        loop {
+            let changed =
+                config::file::changed(file.as_deref_mut(), config::file::LOOK_EVERY, flags::check);
+            tokio::select! {
+                result = &mut serving => result?,
+                change = changed => {
+                    let file = file.as_ref().expect("invariant: what has changed is there");
+                    match change {
+                        Change::More => return Err(again(first.mode, &file.config)),
+                        Change::Mode => wanted_in.send_replace(with_mode(&told, file, &first)?),
+                    };
+                    continue;
+                }
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
             }
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+            // Rules stay: traffic must survive a restart.
+            return Ok(ExitCode::SUCCESS);
         }
-        // Rules stay: traffic must survive a restart.
-        Ok(ExitCode::SUCCESS)
     })
+}
+
+/// What is wanted with the mode that stands in the file by now, and what has no meaning in it is said.
+fn with_mode(told: &Config, file: &config::file::File, first: &Wanted) -> anyhow::Result<Wanted> {
+    let mut config = told.clone();
+    config.mode = file.config.mode.clone();
+    for words in config::notes(&config, &config.mode) {
+        tracing::warn!("{words}");
+    }
+    flags::wanted(&config, first.node.service_cidrs.clone())
 }
 
 /// From now on this process can do what its mode needs, and nothing else, whoever has started it.
@@ -212,14 +246,15 @@ fn stop_signals() -> anyhow::Result<(tokio::signal::unix::Signal, tokio::signal:
 /// Programs the Services of the cluster into the network namespace of the calling thread, for ever. Dropping it stops
 /// the work and leaves the rules.
 pub async fn serve(options: ProxyOptions) -> anyhow::Result<()> {
-    let mode = *options.mode.borrow();
+    let wanted = options.wanted.borrow().clone();
+    let (node_in, node) = watch::channel(wanted.node.clone());
     let client =
         portolan_k8s::client_at(options.kubeconfig.as_deref(), options.master.as_deref()).await?;
     let (interfaces_in, interfaces) = watch::channel(interfaces::addresses()?);
     let (said_in, said) = watch::channel(None);
     let (reflections_in, reflections) = watch::channel(None);
     let (problems_in, problems) = mpsc::channel(PROBLEMS_WAITING_MAX);
-    let mut telemetry = metrics::Telemetry::new(options.pace.max);
+    let mut telemetry = metrics::Telemetry::new(wanted.pace.max);
     if options.count_connections {
         telemetry = telemetry.counting(COUNTED_MAX);
     }
@@ -227,10 +262,7 @@ pub async fn serve(options: ProxyOptions) -> anyhow::Result<()> {
     let telemetry = Arc::new(telemetry);
     let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
 
-    let reflect = Options {
-        node: options.node.clone(),
-        interfaces,
-    };
+    let reflect = Options { node, interfaces };
     let for_reflect = client.clone();
     tasks.spawn(async move {
         portolan_reflect::run(for_reflect, reflect, said_in).await;
@@ -240,7 +272,7 @@ pub async fn serve(options: ProxyOptions) -> anyhow::Result<()> {
     let (dials_in, dials) = mpsc::channel(ejection::DIALS_WAITING_MAX);
     let ejection = ejection::Parts {
         config: options.health,
-        node: options.node.name.clone(),
+        node: wanted.node.name.clone(),
         client: client.clone(),
         said,
         wanted: reflections_in,
@@ -268,11 +300,11 @@ pub async fn serve(options: ProxyOptions) -> anyhow::Result<()> {
         standing: standing_in,
         problems: problems_in,
         telemetry: Arc::clone(&telemetry),
-        pace: options.pace,
+        node: node_in,
         config: options.config.clone(),
-        dials: dials_in,
+        relays: userspace::Relays::new(dials_in),
     };
-    tasks.spawn(parts.follow(options.mode));
+    tasks.spawn(parts.follow(options.wanted));
     for (address, whom) in [
         (
             options.config.healthz_bind_address,
@@ -293,8 +325,8 @@ pub async fn serve(options: ProxyOptions) -> anyhow::Result<()> {
         }
     }
     tracing::info!(
-        node = options.node.name,
-        mode = mode.name(),
+        node = wanted.node.name,
+        mode = wanted.mode.name(),
         "proxy is running"
     );
     match tasks.join_next().await {

@@ -11,4 +11,5 @@ mod place;
 mod privilege;
 mod rollout;
 mod server;
+mod switch;
 mod userspace;

@@ -11,7 +11,7 @@ use portolan_kernel::namespace::is_first_user;
 const MODES: [&str; 3] = ["nftables", "iptables", "ebpf"];
 
 /// Those that this user may run.
-fn modes() -> &'static [&'static str] {
+pub fn modes() -> &'static [&'static str] {
     if is_first_user() {
         return &MODES;
     }
@@ -21,7 +21,7 @@ fn modes() -> &'static [&'static str] {
 }
 
 /// Requests that are made at each stage, at least.
-const ENOUGH: usize = 300;
+pub const ENOUGH: usize = 300;
 
 #[test]
 fn a_proxy_that_is_killed_is_not_missed() {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
@@ -131,6 +131,34 @@ impl Node {
             .arg(self.server.kubeconfig())
             .args(["--cluster-cidr", "10.0.0.0/8"])
             .args(arguments)
+            .stdout(Stdio::null())
+            .stderr(self.server.log("proxy"))
+            .die_with_parent(Signal::SIGKILL);
+        self.proxy = Some(command.spawn().unwrap());
+        self.starts += 1;
+    }
+
+    /// Writes a configuration file with these lines, in one step, for `--config`. The API has its place in it.
+    pub fn configure(&self, lines: &str) -> PathBuf {
+        let kubeconfig = self.server.kubeconfig();
+        let text = format!(
+            "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n\
+             clientConnection: {{kubeconfig: {}}}\nclusterCIDR: 10.0.0.0/8\n{lines}",
+            kubeconfig.display()
+        );
+        let file = kubeconfig.with_file_name("proxy.conf");
+        let new = kubeconfig.with_file_name("proxy.conf.new");
+        std::fs::write(&new, text).unwrap();
+        std::fs::rename(new, &file).unwrap();
+        file
+    }
+
+    /// Starts the proxy with nothing but this file and the name of the node.
+    pub fn start_with(&mut self, file: &Path) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_portolan"));
+        command
+            .args(["proxy", "--hostname-override", "n1", "--config"])
+            .arg(file)
             .stdout(Stdio::null())
             .stderr(self.server.log("proxy"))
             .die_with_parent(Signal::SIGKILL);

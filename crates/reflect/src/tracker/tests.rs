@@ -228,6 +228,27 @@ fn the_node_is_what_its_object_says() {
 }
 
 #[test]
+fn what_the_operator_decides_anew_holds() {
+    let mut tracker = listed(begun());
+    let addresses = ["192.168.0.11", "192.168.9.9"].map(|ip| ip.parse().unwrap());
+    tracker.set_interfaces(addresses.into());
+    tracker.reflect().unwrap();
+    let ranges = vec!["192.168.9.0/24".parse().unwrap()];
+    let options = NodeOptions {
+        node_port_addresses: NodePortAddresses::within(ranges),
+        masquerade_all: true,
+        ..tracker.options.clone()
+    };
+    tracker.set_options(options.clone());
+    let told = tracker.reflect().unwrap();
+    let facts = told.snapshot.node();
+    assert_eq!(facts.node_port_addresses, [addresses[1]].into());
+    assert!(facts.masquerade_all);
+    tracker.set_options(options);
+    assert!(!tracker.dirty_node, "the same once more is no change");
+}
+
+#[test]
 fn trigger_times_are_of_changes_not_of_listings() {
     let with_time = |time: &str| {
         let mut slice = slice("web-a", "web", 80, json!([]));

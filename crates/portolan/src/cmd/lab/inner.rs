@@ -12,7 +12,7 @@ use portolan_lab::{agent, shim, supervisor};
 use portolan_model::sync::Pace;
 use portolan_reflect::{DetectLocal, NodeOptions, NodePortAddresses};
 
-use crate::cmd::proxy::{self, ProxyOptions};
+use crate::cmd::proxy::{self, ProxyOptions, Wanted};
 
 /// The number under which the supervisor inherits the lock of the lab's directory.
 pub const LOCK_FD: i32 = 12;
@@ -112,9 +112,9 @@ fn run_agent(node: &str, dir: PathBuf) -> anyhow::Result<()> {
         .build()?;
     runtime.block_on(async {
         let kubeconfig = agent::write_kubeconfig(&dir, plan).await?;
-        let proxy = ProxyOptions {
-            kubeconfig: Some(kubeconfig.clone()),
-            master: None,
+        let wanted = Wanted {
+            mode,
+            pace: Pace::default(),
             node: NodeOptions {
                 name: plan.name(),
                 primary_address: None,
@@ -123,8 +123,11 @@ fn run_agent(node: &str, dir: PathBuf) -> anyhow::Result<()> {
                 masquerade_all: false,
                 service_cidrs: plan::services().into(),
             },
-            mode: tokio::sync::watch::channel(mode).1,
-            pace: Pace::default(),
+        };
+        let proxy = ProxyOptions {
+            kubeconfig: Some(kubeconfig.clone()),
+            master: None,
+            wanted: tokio::sync::watch::channel(wanted).1,
             reset_gone_connections: false,
             count_connections: true,
             health: Some(portolan_model::health::Config::default()),

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 pub(super) use super::config::text::duration;
 use super::config::{self, Config, file, flags::Given};
-use super::{Mode, ProxyOptions, ejection};
+use super::{Mode, ProxyOptions, Wanted, ejection};
 
 /// Arguments of `portolan proxy`.
 #[derive(clap::Args)]
@@ -53,7 +53,7 @@ pub struct Args {
 #[derive(Debug)]
 pub(super) enum Task {
     /// Serve; with a file, until it changes.
-    Serve(Option<file::File>),
+    Serve(Option<Box<file::File>>),
     Cleanup,
     InitOnly,
     WriteConfig(PathBuf),
@@ -85,7 +85,7 @@ impl Args {
                     .iter()
                     .map(|name| format!("--{name} has no effect beside --config"));
                 warnings.extend(ignored);
-                (config, Some(file))
+                (config, Some(Box::new(file)))
             }
         };
         let dead = self.given.dead();
@@ -101,9 +101,7 @@ impl Args {
         let options = ProxyOptions {
             kubeconfig: (!kubeconfig.is_empty()).then(|| kubeconfig.into()),
             master: self.master.filter(|master| !master.is_empty()),
-            node: node(&config, self.service_cidr)?,
-            mode: watch::channel(mode(&config)?).1,
-            pace: pace(&config),
+            wanted: watch::channel(wanted(&config, self.service_cidr)?).1,
             reset_gone_connections: self.reset_gone_connections,
             count_connections: self.count_connections,
             health: self.health.config()?,
@@ -122,6 +120,15 @@ pub(super) fn check(config: &Config) -> anyhow::Result<()> {
     mode(config)?;
     detect_local(config)?;
     node_port_addresses(&config.node_port_addresses).map(drop)
+}
+
+/// What of a configuration depends on the mode.
+pub(super) fn wanted(config: &Config, service_cidrs: Vec<IpNet>) -> anyhow::Result<Wanted> {
+    Ok(Wanted {
+        mode: mode(config)?,
+        node: node(config, service_cidrs)?,
+        pace: pace(config),
+    })
 }
 
 /// Which of the modes that this version has.
@@ -276,6 +283,10 @@ mod tests {
         args: Args,
     }
 
+    fn node(line: &str) -> NodeOptions {
+        options(line).unwrap().wanted.borrow().node.clone()
+    }
+
     fn options(line: &str) -> anyhow::Result<ProxyOptions> {
         let words = ["proxy", "--node-name", "n1"]
             .into_iter()
@@ -286,10 +297,11 @@ mod tests {
     #[test]
     fn kube_proxys_flags_are_understood() {
         let given = options("--cluster-cidr 10.0.0.0/8,fd00:10::/32 --sync-period 1m30s --min-sync-period 5ms --healthz-bind-address=").unwrap();
-        assert_eq!(given.pace.max, Duration::from_secs(90));
-        assert_eq!(given.pace.min, Duration::from_millis(5));
+        let wanted = given.wanted.borrow().clone();
+        assert_eq!(wanted.pace.max, Duration::from_secs(90));
+        assert_eq!(wanted.pace.min, Duration::from_millis(5));
         assert!(
-            matches!(given.node.detect_local, DetectLocal::ClusterCidr(ref cidrs) if cidrs.len() == 2)
+            matches!(wanted.node.detect_local, DetectLocal::ClusterCidr(ref cidrs) if cidrs.len() == 2)
         );
         assert_eq!(
             (
@@ -298,14 +310,9 @@ mod tests {
             ),
             (None, "127.0.0.1:10249".parse().ok())
         );
-        let within = options("--nodeport-addresses 192.168.0.0/24")
-            .unwrap()
-            .node
-            .node_port_addresses;
-        assert_eq!(
-            within,
-            NodePortAddresses::within(vec![net("192.168.0.0/24")])
-        );
+        let within = node("--nodeport-addresses 192.168.0.0/24").node_port_addresses;
+        let wanted = NodePortAddresses::within(vec![net("192.168.0.0/24")]);
+        assert_eq!(within, wanted);
     }
 
     fn net(text: &str) -> IpNet {
@@ -314,7 +321,7 @@ mod tests {
 
     #[test]
     fn node_port_addresses_are_words_and_ranges() {
-        let wanted = |line: &str| options(line).unwrap().node.node_port_addresses;
+        let wanted = |line: &str| node(line).node_port_addresses;
         let with = |primary: bool, ranges: &[&str]| NodePortAddresses {
             primary,
             ranges: ranges.iter().map(|text| net(text)).collect(),
@@ -358,7 +365,7 @@ mod tests {
             .choose()
             .unwrap()
             .options;
-        assert_eq!(given.node.name, "n1.example.com");
+        assert_eq!(given.wanted.borrow().node.name, "n1.example.com");
         let words = ["proxy", "--hostname-override", " "];
         let error = Line::try_parse_from(words).unwrap().args.choose().err();
         assert!(error.unwrap().to_string().contains("is empty"));

@@ -142,7 +142,7 @@ fn answer(path: &str, whom: For, telemetry: &Telemetry) -> Response<Full<Bytes>>
         "/configz" => reply(
             StatusCode::OK,
             "application/json",
-            telemetry.pages.configz(),
+            telemetry.pages.configz(telemetry.mode().name()),
         ),
         "/statusz" => text(telemetry.pages.statusz(telemetry.mode().name())),
         "/flagz" => text(telemetry.pages.flagz()),

@@ -17,6 +17,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 use serde_json::Value;
 
+use super::Wanted;
 use super::counts::Tally;
 use super::delays::Delays;
 use super::ejection::report::Measures;
@@ -63,13 +64,13 @@ pub(super) struct Telemetry {
     without_local: Family<[(&'static str, &'static str); 1], Gauge>,
     relayed: Relayed,
     state: Mutex<State>,
-    /// A change that waits for longer than this makes the proxy unhealthy.
-    patience: Duration,
 }
 
 #[derive(Debug, Default)]
 struct State {
     mode: Mode,
+    /// A change that waits for longer than this makes the proxy unhealthy.
+    patience: Duration,
     reflection: Option<Reflection>,
     /// Since when the newest Snapshot waits to be programmed.
     waiting: Option<Instant>,
@@ -120,8 +121,10 @@ impl Telemetry {
             queued: Gauge::default(),
             without_local: Family::default(),
             relayed: Relayed::register(&mut registry),
-            state: Mutex::default(),
-            patience: sync_period * 2,
+            state: Mutex::new(State {
+                patience: sync_period * 2,
+                ..State::default()
+            }),
             registry: Registry::default(),
         };
         let t = &telemetry;
@@ -300,11 +303,12 @@ impl Telemetry {
     }
 
     /// This data plane carries the Services now.
-    pub(super) fn runs(&self, mode: Mode) {
-        if mode != Mode::Ebpf {
+    pub(super) fn runs(&self, wanted: &Wanted) {
+        if wanted.mode != Mode::Ebpf {
             self.sockets.forget();
         }
-        self.lock().mode = mode;
+        let mut state = self.lock();
+        (state.mode, state.patience) = (wanted.mode, wanted.pace.max * 2);
     }
 
     /// What this relay counts is told from now on.
@@ -323,7 +327,7 @@ impl Telemetry {
         Health {
             alive: state
                 .waiting
-                .is_none_or(|since| since.elapsed() < self.patience),
+                .is_none_or(|since| since.elapsed() < state.patience),
             eligible: state
                 .reflection
                 .as_ref()

@@ -12,14 +12,12 @@ use portolan_kernel::ipvs::{Settings, Timeouts};
 use portolan_kernel::{EbpfTarget, IptablesTarget, IpvsTarget, NftTarget};
 use portolan_model::sync::Pace;
 use portolan_model::{ApplyError, Doors, Scheduler};
-use portolan_relay::Dial;
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::Config;
 use super::sync::Loop;
-use super::userspace;
+use super::userspace::{self, Relays};
 
 /// One way to make verdicts come true.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -68,7 +66,7 @@ impl Mode {
     pub(super) fn spawn(
         self,
         loop_: Loop,
-        dials: &mpsc::Sender<Dial>,
+        relays: &Relays,
         pace: Pace,
         config: &Config,
     ) -> Result<JoinHandle<anyhow::Result<()>>, ApplyError> {
@@ -98,7 +96,7 @@ impl Mode {
                 spawn_blocking(move || loop_.run(Ebpf, target, pace, &runtime))
             }
             Mode::Userspace => {
-                let target = userspace::open(dials.clone(), &loop_.telemetry)?;
+                let target = relays.open(&loop_.telemetry)?;
                 let backend = userspace::backend();
                 spawn_blocking(move || loop_.run(backend, target, pace, &runtime))
             }

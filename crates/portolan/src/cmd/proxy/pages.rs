@@ -41,9 +41,11 @@ impl Pages {
         }
     }
 
-    /// The configuration with all defaults, as JSON; names are those of the file.
-    pub(super) fn configz(&self) -> String {
-        json!({"kubeproxy.config.k8s.io": self.config}).to_string()
+    /// The configuration with all defaults, as JSON; names are those of the file. The mode is the one that runs.
+    pub(super) fn configz(&self, mode: &str) -> String {
+        let mut config = self.config.clone();
+        config.mode = mode.into();
+        json!({"kubeproxy.config.k8s.io": config}).to_string()
     }
 
     /// What runs here, and for how long.
@@ -77,10 +79,11 @@ mod tests {
 
     #[test]
     fn the_whole_configuration_is_told() {
-        let text = Pages::default().configz();
+        let text = Pages::default().configz("ipvs");
         let value: Value = serde_json::from_str(&text).unwrap();
         let config = &value["kubeproxy.config.k8s.io"];
         assert_eq!(config["kind"], "KubeProxyConfiguration");
+        assert_eq!(config["mode"], "ipvs");
         assert_eq!(config["conntrack"]["maxPerCore"], 32768);
         assert_eq!(config["nftables"]["syncPeriod"], "30s");
         assert_eq!(config["healthzBindAddress"], "0.0.0.0:10256");

@@ -5,18 +5,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use portolan_model::sync::Pace;
 use portolan_model::{Problem, Snapshot};
-use portolan_reflect::{Problems, Reflection};
-use portolan_relay::Dial;
+use portolan_reflect::{NodeOptions, Problems, Reflection};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::Config;
+use super::Wanted;
 use super::flows::Flows;
 use super::metrics::Telemetry;
 use super::mode::Mode;
 use super::sync::Loop;
+use super::userspace::Relays;
 
 /// A mode whose rules do not stand after this time is given up, and the old one stays: loading 100,000 Services takes
 /// seconds, in modes that call other programs a minute.
@@ -29,16 +29,17 @@ pub(super) struct Parts {
     pub(super) standing: watch::Sender<Option<Snapshot>>,
     pub(super) problems: mpsc::Sender<Vec<Problem>>,
     pub(super) telemetry: Arc<Telemetry>,
-    pub(super) pace: Pace,
+    /// What whoever reads the API is to know of the node.
+    pub(super) node: watch::Sender<NodeOptions>,
     /// What is chosen of single modes.
     pub(super) config: Config,
-    /// Who hears of the connections that a relay makes.
-    pub(super) dials: mpsc::Sender<Dial>,
+    /// Whence userspace mode gets its relay.
+    pub(super) relays: Relays,
 }
 
 /// A data plane with its sync loop.
 struct Running {
-    mode: Mode,
+    wanted: Wanted,
     /// Dropping it ends the loop; `None` when it is ended.
     stop: Option<watch::Sender<()>>,
     /// Dropping it lets the target go.
@@ -71,26 +72,30 @@ impl Running {
 
 impl Parts {
     /// Runs what `wanted` says, for ever. Fails when the first one cannot begin, or when a loop dies.
-    pub(super) async fn follow(self, mut wanted: watch::Receiver<Mode>) -> anyhow::Result<()> {
-        let mode = *wanted.borrow_and_update();
-        let mut running = self.begin(mode)?;
-        self.telemetry.runs(mode);
+    pub(super) async fn follow(self, mut wanted: watch::Receiver<Wanted>) -> anyhow::Result<()> {
+        let first = wanted.borrow_and_update().clone();
+        let mode = first.mode;
+        let mut running = self.begin(&first)?;
+        self.telemetry.runs(&first);
         if running.stands.wait_for(|stands| *stands).await.is_err() {
             return running.end().await;
         }
         clean_up_others(mode).await?;
         loop {
-            let mode = tokio::select! {
+            let next = tokio::select! {
                 ended = &mut running.task => return ended.context("the sync loop has died")?,
-                mode = next(&mut wanted) => mode,
+                next = next(&mut wanted) => next,
             };
-            if mode != running.mode {
-                running = self.switch(running, mode).await?;
+            if next.mode != running.wanted.mode {
+                running = self.switch(running, &next).await?;
             }
+            // The facts about the node follow the mode that they are for: nothing is taken from the one before it.
+            self.node.send_replace(running.wanted.node.clone());
         }
     }
 
-    fn begin(&self, mode: Mode) -> anyhow::Result<Running> {
+    fn begin(&self, wanted: &Wanted) -> anyhow::Result<Running> {
+        let mode = wanted.mode;
         let (stop, stopped) = watch::channel(());
         let (release, released) = watch::channel(());
         let (stands_in, stands) = watch::channel(false);
@@ -105,9 +110,9 @@ impl Parts {
             released,
             stands: stands_in,
         };
-        let task = mode.spawn(loop_, &self.dials, self.pace, &self.config)?;
+        let task = mode.spawn(loop_, &self.relays, wanted.pace, &self.config)?;
         Ok(Running {
-            mode,
+            wanted: wanted.clone(),
             stop: Some(stop),
             release,
             stands,
@@ -116,16 +121,13 @@ impl Parts {
     }
 
     /// Returns what runs afterwards: the old one, if the new one cannot begin or never stands.
-    async fn switch(&self, mut old: Running, mode: Mode) -> anyhow::Result<Running> {
-        tracing::info!(
-            from = old.mode.name(),
-            to = mode.name(),
-            "changing the mode"
-        );
-        if mode.shares_tables(old.mode) {
+    async fn switch(&self, mut old: Running, wanted: &Wanted) -> anyhow::Result<Running> {
+        let (from, mode) = (old.wanted.mode, wanted.mode);
+        tracing::info!(from = from.name(), to = mode.name(), "changing the mode");
+        if mode.shares_tables(from) {
             old.stop().await;
         }
-        let mut new = match self.begin(mode) {
+        let mut new = match self.begin(wanted) {
             Ok(new) => new,
             Err(error) => {
                 tracing::error!(
@@ -146,9 +148,9 @@ impl Parts {
                 (self.go_on(old).await?, new)
             }
         };
-        self.telemetry.runs(winner.mode);
+        self.telemetry.runs(&winner.wanted);
         loser.end().await?;
-        clean_up_others(winner.mode).await?;
+        clean_up_others(winner.wanted.mode).await?;
         Ok(winner)
     }
 }
@@ -159,16 +161,16 @@ impl Parts {
         if old.stop.is_some() {
             return Ok(old);
         }
-        let anew = self.begin(old.mode)?;
+        let anew = self.begin(&old.wanted)?;
         old.end().await?;
         Ok(anew)
     }
 }
 
-/// The next mode that is wanted; never comes when nobody can want one any more.
-async fn next(wanted: &mut watch::Receiver<Mode>) -> Mode {
+/// What is wanted next; never comes when nobody can want anything any more.
+async fn next(wanted: &mut watch::Receiver<Wanted>) -> Wanted {
     match wanted.changed().await {
-        Ok(()) => *wanted.borrow_and_update(),
+        Ok(()) => wanted.borrow_and_update().clone(),
         Err(_) => std::future::pending().await,
     }
 }

@@ -19,6 +19,8 @@ pub(in crate::cmd::proxy) struct File {
     pub(in crate::cmd::proxy) path: PathBuf,
     /// What stands in it.
     text: String,
+    /// What that means, before any flag goes over it.
+    pub(in crate::cmd::proxy) config: Config,
 }
 
 /// Reads the configuration; the error names every line that is wrong. The texts are warnings.
@@ -34,18 +36,28 @@ pub(in crate::cmd::proxy) fn load(path: &Path) -> anyhow::Result<(File, Config, 
     let file = File {
         path: path.into(),
         text,
+        config: config.clone(),
     };
     Ok((file, config, warnings))
+}
+
+/// What has become of the file's meaning.
+#[derive(Debug, PartialEq)]
+pub(in crate::cmd::proxy) enum Change {
+    /// Nothing but the mode differs.
+    Mode,
+    /// Anything else.
+    More,
 }
 
 /// Waits until something else stands in the file that can be used; what cannot is told once, and the proxy goes on with
 /// what it has. `check` says whether a configuration makes sense here. Without a file, for ever.
 pub(in crate::cmd::proxy) async fn changed(
-    file: Option<File>,
+    file: Option<&mut File>,
     look_every: Duration,
     check: fn(&Config) -> anyhow::Result<()>,
-) -> Config {
-    let Some(mut file) = file else {
+) -> Change {
+    let Some(file) = file else {
         return std::future::pending().await;
     };
     let mut clock = tokio::time::interval(look_every);
@@ -62,9 +74,27 @@ pub(in crate::cmd::proxy) async fn changed(
         let loaded = load(&file.path);
         let loaded = loaded.and_then(|(_, config, _)| check(&config).map(|()| config));
         match loaded {
-            Ok(config) => return config,
+            Ok(config) => match take(file, config) {
+                Some(change) => return change,
+                None => tracing::info!("the configuration file says the same in other words"),
+            },
             Err(error) => tracing::error!("keeping the configuration from before: {error:#}"),
         }
+    }
+}
+
+/// What differs, if anything does: it may be a comment.
+fn take(file: &mut File, config: Config) -> Option<Change> {
+    let before = std::mem::replace(&mut file.config, config);
+    let now = &file.config;
+    let with_its_mode = Config {
+        mode: now.mode.clone(),
+        ..before.clone()
+    };
+    match () {
+        () if before == *now => None,
+        () if with_its_mode == *now => Some(Change::Mode),
+        () => Some(Change::More),
     }
 }
 
