@@ -7,8 +7,9 @@
 //! ```
 //!
 //! [`wire`] is the format of messages, without allocation on the way of a query. [`zone`] is what we know ourselves.
-//! [`server`] moves messages between sockets and whoever implements [`server::Answer`]; it knows nothing of names.
+//! [`corefile`] reads what people have configured. [`server`] moves messages between sockets and whoever implements [`server::Answer`]; it knows nothing of names.
 
+pub mod corefile;
 pub mod server;
 pub mod wire;
 pub mod zone;
