@@ -10,6 +10,7 @@
 //! [`corefile`] reads what people have configured. [`server`] moves messages between sockets and whoever implements [`server::Answer`]; it knows nothing of names.
 
 pub mod corefile;
+pub mod message;
 pub mod server;
 pub mod wire;
 pub mod zone;
