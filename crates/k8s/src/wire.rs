@@ -8,9 +8,12 @@ use std::collections::BTreeMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use serde::{Deserialize, Deserializer};
 
+pub mod networking;
 mod resource;
+mod secret;
 mod slice;
 
+pub use secret::Secret;
 pub use slice::{Conditions, Endpoint, EndpointPort, EndpointSlice, ForName, Hints};
 
 /// `v1 Service`.
