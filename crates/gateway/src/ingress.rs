@@ -1,0 +1,202 @@
+//! Ingress objects become routes: the rules of `networking.k8s.io/v1` with all of its defaults, and nothing of any
+//! other controller but the annotations that [`annotation`] names.
+//!
+//! What cannot be carried out becomes a [`Problem`] of its object, never blocks another one, and never lets requests
+//! slip to a rule that they were not meant for: a path with a broken backend stands, and answers 503.
+
+mod annotation;
+mod backend;
+mod class;
+mod rules;
+mod tls;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use http::StatusCode;
+use portolan_k8s::wire::networking::{Ingress, IngressClass};
+use portolan_k8s::wire::{Secret, Service};
+
+use crate::problem::{ObjectName, Problem};
+use crate::route::{Backend, Destination, HostClaim, Origin, Rank, Route, Target};
+use crate::table::{Lost, Table};
+
+pub use class::{CONTROLLER, Ignored};
+pub use tls::Certificate;
+
+/// Everything that routes depend on, as the API has it.
+#[derive(Clone, Debug, Default)]
+pub struct Objects {
+    /// All Ingresses, also those that are somebody else's.
+    pub ingresses: BTreeMap<ObjectName, Arc<Ingress>>,
+    /// All IngressClasses.
+    pub classes: BTreeMap<ObjectName, Arc<IngressClass>>,
+    /// All Services.
+    pub services: BTreeMap<ObjectName, Arc<Service>>,
+    /// The Secrets of type `kubernetes.io/tls`, and those of other types that Ingresses name.
+    pub secrets: BTreeMap<ObjectName, Arc<Secret>>,
+}
+
+/// What an operator may choose.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// IngressClasses with this `spec.controller` are ours.
+    pub controller: String,
+    /// Values of the old annotation `kubernetes.io/ingress.class` that are ours though no IngressClass has that name.
+    pub class_names: Vec<String>,
+    /// Whether Ingresses without any class are ours.
+    pub without_class: bool,
+    /// A Service, and the name or number of its port, for requests that nothing else is there for.
+    pub default_backend: Option<(ObjectName, String)>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            controller: CONTROLLER.to_owned(),
+            class_names: vec!["portolan".to_owned()],
+            without_class: false,
+            default_backend: None,
+        }
+    }
+}
+
+/// What [`build`] makes.
+#[derive(Debug, Default)]
+pub struct Routing {
+    /// Where requests go.
+    pub table: Table,
+    /// Which Secrets hold certificates for which hosts; each host once.
+    pub certificates: Vec<Certificate>,
+    /// The Ingresses that are ours, the oldest first.
+    pub served: Vec<ObjectName>,
+    /// The other Ingresses, and why they are not.
+    pub ignored: Vec<Ignored>,
+    /// What cannot be carried out, in order.
+    pub problems: Vec<Problem>,
+}
+
+/// Makes the routes of all Ingresses that are ours. The same objects give the same routes.
+pub fn build(objects: &Objects, options: &Options) -> Routing {
+    let sorted = class::sort(objects, options);
+    let mut build = Build::new(objects);
+    build.problems = sorted.problems;
+    for ingress in &sorted.ours {
+        build.ingress(ingress);
+    }
+    let served = sorted.ours.iter().map(|i| ObjectName::of(&i.metadata));
+    let served = served.collect();
+    build.finish(options, served, sorted.ignored)
+}
+
+/// What has been made so far.
+struct Build<'a> {
+    objects: &'a Objects,
+    routes: Vec<Route>,
+    claims: Vec<HostClaim>,
+    /// Default backends of whole Ingresses; those of Ingresses without rules are asked first.
+    fallbacks: Vec<((bool, Rank), Arc<Target>)>,
+    certificates: Vec<Certificate>,
+    problems: Vec<Problem>,
+}
+
+impl<'a> Build<'a> {
+    fn new(objects: &'a Objects) -> Self {
+        Build {
+            objects,
+            routes: Vec::new(),
+            claims: Vec::new(),
+            fallbacks: Vec::new(),
+            certificates: Vec::new(),
+            problems: Vec::new(),
+        }
+    }
+
+    fn finish(self, options: &Options, served: Vec<ObjectName>, ignored: Vec<Ignored>) -> Routing {
+        let mut problems = self.problems;
+        let mut fallbacks = self.fallbacks;
+        fallbacks.sort_by(|(a, _), (b, _)| a.cmp(b));
+        let mut fallbacks = fallbacks
+            .into_iter()
+            .map(|((has_rules, _), target)| (has_rules, target));
+        let first = fallbacks.next().map(|(_, target)| target);
+        let last = || options_target(self.objects, options);
+        let (table, lost) = Table::compile(self.routes, self.claims, first.or_else(last));
+        problems.extend(lost.into_iter().map(not_reached));
+        problems.extend(fallbacks.map(|(has_rules, target)| taken(has_rules, &target)));
+        let (certificates, more) = tls::settle(self.certificates);
+        problems.extend(more);
+        problems.sort();
+        problems.dedup();
+        Routing {
+            table,
+            certificates,
+            served,
+            ignored,
+            problems,
+        }
+    }
+}
+
+/// Of a default backend that is not the one of all hosts.
+fn taken(has_rules: bool, target: &Target) -> Problem {
+    let field = &target.origin.field;
+    let message = match has_rules {
+        true => format!(
+            "{field} is asked for hosts of its own rules only: another Ingress, which is older or has no rules, has the \
+             default backend of all other hosts."
+        ),
+        false => format!(
+            "{field} gets no requests: another Ingress, which is older, has the default backend of all hosts."
+        ),
+    };
+    problem(&target.origin.object, "DefaultBackendTaken", message)
+}
+
+fn not_reached(lost: Lost) -> Problem {
+    let message = format!(
+        "{} is not reached: {} has all requests for {}; remove one of them.",
+        lost.origin.field, lost.winner, lost.place
+    );
+    problem(&lost.origin.object, "PathTaken", message)
+}
+
+/// A Problem of an Ingress.
+fn problem(object: &ObjectName, reason: &'static str, message: String) -> Problem {
+    Problem {
+        kind: "Ingress",
+        object: object.clone(),
+        reason,
+        message,
+    }
+}
+
+/// The default backend that the operator has given: whoever runs the gateway sees in its log what is wrong with it.
+fn options_target(objects: &Objects, options: &Options) -> Option<Arc<Target>> {
+    let (service, port) = options.default_backend.as_ref()?;
+    let port = match port.parse() {
+        Ok(number) => backend::Port::Number(number),
+        Err(_) => backend::Port::Name(port),
+    };
+    let to = match backend::resolve(objects, service, &port) {
+        Ok(key) => Destination::Port(key),
+        Err(_) => Destination::Broken(StatusCode::SERVICE_UNAVAILABLE),
+    };
+    let origin = Origin {
+        kind: "option",
+        object: service.clone(),
+        field: "--default-backend".to_owned(),
+    };
+    Some(Arc::new(target(origin, to, Vec::new())))
+}
+
+fn target(origin: Origin, to: Destination, filters: Vec<crate::route::Filter>) -> Target {
+    Target {
+        origin,
+        filters,
+        backends: vec![Backend { to, weight: 1 }],
+    }
+}
+
+#[cfg(test)]
+mod tests;
