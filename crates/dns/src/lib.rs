@@ -12,5 +12,6 @@
 pub mod corefile;
 pub mod message;
 pub mod server;
+pub mod upstream;
 pub mod wire;
 pub mod zone;
