@@ -9,6 +9,7 @@
 //! [`wire`] is the format of messages, without allocation on the way of a query. [`zone`] is what we know ourselves.
 //! [`corefile`] reads what people have configured. [`server`] moves messages between sockets and whoever implements [`server::Answer`]; it knows nothing of names.
 
+pub mod cache;
 pub mod corefile;
 pub mod message;
 pub mod server;
