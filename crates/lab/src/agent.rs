@@ -26,7 +26,7 @@ mod network;
 mod node;
 mod pods;
 mod probe;
-mod service_env;
+pub mod service_env;
 mod shim_client;
 mod status;
 mod volumes;

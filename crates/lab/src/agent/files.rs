@@ -14,39 +14,58 @@ const NAMESERVERS_MAX: usize = 3;
 const SEARCHES_MAX: usize = 32;
 /// As much as kubelet takes of the search list; more is left out, so that every resolver reads the file.
 const SEARCH_BYTES_MAX: usize = 2048;
-/// The longest host name that the kernel takes.
+/// The longest single search domain; some resolvers give up at a longer one.
+const SEARCH_DOMAIN_MAX: usize = 253;
+/// The longest host name of a pod.
 const HOSTNAME_MAX: usize = 63;
+/// The longest name that the kernel takes for a machine.
+const KERNEL_NAME_MAX: usize = 64;
+
+/// A pod's resolv.conf.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct ResolvConf {
+    /// The file.
+    pub text: String,
+    /// What was left out because resolvers would not take it, in the words of the kubelet's events.
+    pub left_out: Vec<String>,
+}
 
 /// What a resolv.conf says.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 struct Resolv {
     nameservers: Vec<String>,
     searches: Vec<String>,
-    options: Vec<(String, Option<String>)>,
+    /// Names and values; an option without a value has an empty one.
+    options: Vec<(String, String)>,
 }
 
 impl Resolv {
-    /// Reads a file; of several search or options lines the last one holds.
+    /// Reads a file: of several search lines the last one holds, and of an option that is said twice the later one.
     fn parse(text: &str) -> Resolv {
         let mut resolv = Resolv::default();
         for line in text.lines() {
             let mut words = line.split_whitespace();
             let word = words.next();
-            let rest = words.map(str::to_string);
             match word {
-                Some("nameserver") => resolv.nameservers.extend(rest.take(1)),
-                Some("search") => resolv.searches = rest.map(without_dot).collect(),
-                Some("options") => {
-                    let option = |text: String| match text.split_once(':') {
-                        Some((name, value)) => (name.to_string(), Some(value.to_string())),
-                        None => (text, None),
-                    };
-                    resolv.options = rest.map(option).collect();
-                }
+                Some("nameserver") => resolv.nameservers.extend(words.take(1).map(str::to_string)),
+                Some("search") => resolv.searches = words.map(without_dot).collect(),
+                Some("options") => words.for_each(|word| {
+                    let (name, value) = word.split_once(':').unwrap_or((word, ""));
+                    resolv.set_option(name, value);
+                }),
                 _ => {}
             }
         }
         resolv
+    }
+
+    /// What a resolver does without any file: it asks its own machine, and adds nothing to names.
+    fn without_file() -> Resolv {
+        Resolv {
+            nameservers: vec!["127.0.0.1".into(), "::1".into()],
+            searches: vec![".".into()],
+            options: Vec::new(),
+        }
     }
 
     fn for_cluster(namespace: &str, host: Resolv) -> Resolv {
@@ -59,7 +78,7 @@ impl Resolv {
         Resolv {
             nameservers: vec![DNS_SERVICE.to_string()],
             searches,
-            options: vec![("ndots".into(), Some("5".into()))],
+            options: vec![("ndots".into(), "5".into())],
         }
     }
 
@@ -71,19 +90,44 @@ impl Resolv {
         self.searches.extend(own.searches.iter().flatten().cloned());
         for option in own.options.iter().flatten() {
             let Some(name) = &option.name else { continue };
-            self.options.retain(|(known, _)| known != name);
-            self.options.push((name.clone(), option.value.clone()));
+            self.set_option(name, option.value.as_deref().unwrap_or_default());
         }
     }
 
-    fn text(mut self) -> String {
+    fn set_option(&mut self, name: &str, value: &str) {
+        self.options.retain(|(known, _)| known != name);
+        self.options.push((name.to_string(), value.to_string()));
+    }
+
+    /// Leaves out what is too much, from the end, and says so.
+    fn fit(&mut self) -> Vec<String> {
+        let mut left_out = Vec::new();
         drop_repeated(&mut self.nameservers);
         drop_repeated(&mut self.searches);
-        self.nameservers.truncate(NAMESERVERS_MAX);
+        if self.nameservers.len() > NAMESERVERS_MAX {
+            self.nameservers.truncate(NAMESERVERS_MAX);
+            left_out.push(format!(
+                "Nameserver limits were exceeded, some nameservers have been omitted, the applied nameserver line is: {}",
+                self.nameservers.join(" ")
+            ));
+        }
+        let wanted = self.searches.len();
         self.searches.truncate(SEARCHES_MAX);
+        self.searches
+            .retain(|domain| domain.len() <= SEARCH_DOMAIN_MAX);
         while self.searches.join(" ").len() > SEARCH_BYTES_MAX {
             self.searches.pop();
         }
+        if self.searches.len() < wanted {
+            left_out.push(format!(
+                "Search Line limits were exceeded, some search paths have been omitted, the applied search line is: {}",
+                self.searches.join(" ")
+            ));
+        }
+        left_out
+    }
+
+    fn text(&self) -> String {
         let mut text = String::new();
         if !self.searches.is_empty() {
             text += &format!("search {}\n", self.searches.join(" "));
@@ -92,9 +136,9 @@ impl Resolv {
             text += &format!("nameserver {server}\n");
         }
         if !self.options.is_empty() {
-            let spell = |(name, value): &(String, Option<String>)| match value {
-                Some(value) => format!("{name}:{value}"),
-                None => name.clone(),
+            let spell = |(name, value): &(String, String)| match value.as_str() {
+                "" => name.clone(),
+                value => format!("{name}:{value}"),
             };
             let words: Vec<_> = self.options.iter().map(spell).collect();
             text += &format!("options {}\n", words.join(" "));
@@ -103,10 +147,10 @@ impl Resolv {
     }
 }
 
-fn without_dot(domain: String) -> String {
+fn without_dot(domain: &str) -> String {
     match domain.strip_suffix('.') {
         Some(rest) if !rest.is_empty() => rest.to_string(),
-        _ => domain,
+        _ => domain.to_string(),
     }
 }
 
@@ -115,19 +159,23 @@ fn drop_repeated(words: &mut Vec<String>) {
     words.retain(|word| seen.insert(word.clone()));
 }
 
-/// `/etc/resolv.conf`; `host` is the machine's.
-pub fn resolv_conf(namespace: &str, spec: &PodSpec, host: &str) -> String {
-    let host = Resolv::parse(host);
-    let in_host_network = spec.host_network == Some(true);
+/// `/etc/resolv.conf`; `host` is the node's, if it has one.
+pub fn resolv_conf(namespace: &str, spec: &PodSpec, host: Option<&str>) -> ResolvConf {
+    let of_host = || host.map_or_else(Resolv::without_file, Resolv::parse);
+    let cluster = || Resolv::for_cluster(namespace, host.map(Resolv::parse).unwrap_or_default());
     let mut resolv = match spec.dns_policy.as_deref() {
         Some("None") => Resolv::default(),
-        Some("Default") => host,
-        Some("ClusterFirstWithHostNet") => Resolv::for_cluster(namespace, host),
-        _ if in_host_network => host,
-        _ => Resolv::for_cluster(namespace, host),
+        Some("Default") => of_host(),
+        Some("ClusterFirstWithHostNet") => cluster(),
+        _ if spec.host_network == Some(true) => of_host(),
+        _ => cluster(),
     };
     resolv.merge(spec);
-    resolv.text()
+    let left_out = resolv.fit();
+    ResolvConf {
+        text: resolv.text(),
+        left_out,
+    }
 }
 
 /// The pod's host name, and its full name if it has a subdomain.
@@ -149,6 +197,21 @@ pub fn host_names(pod: &Pod) -> (String, Option<String>) {
         .filter(|subdomain| !subdomain.is_empty());
     let full = subdomain.map(|domain| format!("{host}.{domain}.{namespace}.svc.{DOMAIN}"));
     (host, full)
+}
+
+/// What the kernel calls the pod (`hostname`): its host name, or with `setHostnameAsFQDN` its full name.
+pub fn kernel_name(pod: &Pod) -> Result<String, String> {
+    let whole = pod.spec.as_ref().and_then(|spec| spec.set_hostname_as_fqdn);
+    let (host, full) = host_names(pod);
+    match full.filter(|_| whole == Some(true)) {
+        Some(full) if full.len() > KERNEL_NAME_MAX => Err(format!(
+            "failed to construct FQDN from pod hostname and cluster domain, FQDN {full} is too long \
+             ({KERNEL_NAME_MAX} characters is the max, {} characters requested)",
+            full.len()
+        )),
+        Some(full) => Ok(full),
+        None => Ok(host),
+    }
 }
 
 /// `/etc/hosts` of a pod with its own network.
@@ -193,72 +256,4 @@ fn aliases(pod: &Pod) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    const HOST: &str = "search example.org. local\nnameserver 192.0.2.1\noptions timeout:1\n";
-
-    fn resolv(spec: serde_json::Value) -> String {
-        let mut spec = spec;
-        spec["containers"] = json!([]);
-        resolv_conf("shop", &serde_json::from_value(spec).unwrap(), HOST)
-    }
-
-    const CLUSTER: &str = "search shop.svc.cluster.local svc.cluster.local cluster.local example.org local\n\
-                           nameserver 172.30.0.10\noptions ndots:5\n";
-    const DEFAULT: &str = "search example.org local\nnameserver 192.0.2.1\noptions timeout:1\n";
-
-    #[test]
-    fn dns_policies() {
-        let cases = [
-            (json!({}), CLUSTER),
-            (
-                json!({"dnsPolicy": "ClusterFirst", "hostNetwork": true}),
-                DEFAULT,
-            ),
-            (
-                json!({"dnsPolicy": "ClusterFirstWithHostNet", "hostNetwork": true}),
-                CLUSTER,
-            ),
-            (json!({"dnsPolicy": "Default"}), DEFAULT),
-            (
-                json!({"dnsPolicy": "None", "dnsConfig": {"nameservers": ["192.0.2.7"]}}),
-                "nameserver 192.0.2.7\n",
-            ),
-        ];
-        for (spec, want) in cases {
-            assert_eq!(resolv(spec.clone()), want, "{spec}");
-        }
-    }
-
-    #[test]
-    fn the_pods_own_config_is_added_and_its_options_win() {
-        let got = resolv(json!({"dnsPolicy": "Default", "dnsConfig": {
-            "nameservers": ["192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4"],
-            "searches": ["local", "own"], "options": [{"name": "timeout", "value": "3"}, {"name": "edns0"}]
-        }}));
-        let want = "search example.org local own\nnameserver 192.0.2.1\nnameserver 192.0.2.2\nnameserver 192.0.2.3\n\
-                    options timeout:3 edns0\n";
-        assert_eq!(got, want);
-    }
-
-    #[test]
-    fn hosts_name_the_pod_and_its_aliases() {
-        let pod: Pod = serde_json::from_value(json!({
-            "metadata": {"name": "web-0", "namespace": "shop"},
-            "spec": {"containers": [], "subdomain": "web", "hostAliases": [{"ip": "192.0.2.9", "hostnames": ["a", "b"]}]}
-        }))
-        .unwrap();
-        let text = hosts(&pod, &["10.1.0.2".parse().unwrap()]);
-        assert!(text.contains("\n10.1.0.2\tweb-0.web.shop.svc.cluster.local\tweb-0\n"));
-        assert!(text.ends_with("# Entries added by HostAliases.\n192.0.2.9\ta\tb\n"));
-    }
-
-    #[test]
-    fn long_names_are_cut_to_what_the_kernel_takes() {
-        let mut pod = Pod::default();
-        pod.metadata.name = Some(format!("{}-end", "x".repeat(62)));
-        assert_eq!(host_names(&pod).0, "x".repeat(62));
-    }
-}
+mod tests;

@@ -62,7 +62,8 @@ impl Worker {
         // A later agent ends the pod by this when the API has it no more; `logs` and `exec` find it by its name.
         write_json(&self.dir.join("pod.json"), self.pod.as_ref())?;
         self.write_etc()?;
-        let hostname = (!self.in_host_network()).then(|| files::host_names(&self.pod).0);
+        let hostname = self.kernel_name().map_err(Error::Refused)?;
+        let hostname = (!self.in_host_network()).then_some(hostname);
         let netns = match self.in_host_network() {
             true => None,
             false => Some(self.build_network().await?),
@@ -89,20 +90,29 @@ impl Worker {
     fn write_etc(&self) -> Result<()> {
         let etc = self.dir.join("etc");
         private_dir(&etc)?;
-        let of_node = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+        let of_node = |path: &str| std::fs::read_to_string(path).ok();
         let namespace = self.pod.metadata.namespace.as_deref().unwrap_or_default();
         let hosts = match self.in_host_network() {
-            true => files::hosts_of_node(&self.pod, &of_node("/etc/hosts")),
+            true => files::hosts_of_node(&self.pod, &of_node("/etc/hosts").unwrap_or_default()),
             false => files::hosts(&self.pod, &self.ips),
         };
         write(&etc.join("hosts"), &hosts)?;
-        let resolv = files::resolv_conf(namespace, self.spec(), &of_node("/etc/resolv.conf"));
-        write(&etc.join("resolv.conf"), &resolv)?;
-        let hostname = match self.in_host_network() {
-            true => self.context.plan.name(),
-            false => files::host_names(&self.pod).0,
-        };
+        let host = of_node("/etc/resolv.conf");
+        let resolv = files::resolv_conf(namespace, self.spec(), host.as_deref());
+        write(&etc.join("resolv.conf"), &resolv.text)?;
+        for message in resolv.left_out {
+            self.event(None, Level::Warning, "DNSConfigForming", message);
+        }
+        let hostname = self.kernel_name().map_err(Error::Refused)?;
         write(&etc.join("hostname"), &format!("{hostname}\n"))
+    }
+
+    /// What the pod's kernel calls the machine.
+    pub(super) fn kernel_name(&self) -> Result<String, String> {
+        match self.in_host_network() {
+            true => Ok(self.context.plan.name()),
+            false => files::kernel_name(&self.pod),
+        }
     }
 
     /// A shim that is gone took the containers with it.

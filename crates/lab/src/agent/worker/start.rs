@@ -14,7 +14,7 @@ use crate::agent::env::{Facts, expand};
 use crate::agent::events::Level;
 use crate::agent::live::Trouble;
 use crate::agent::status::full_name;
-use crate::agent::{env, files, image, service_env, volumes};
+use crate::agent::{env, image, service_env, volumes};
 use crate::shim::protocol::{ContainerSpec, Mount};
 
 /// A container that can't be started is tried again after this time.
@@ -128,6 +128,7 @@ impl Worker {
         let namespace = self.pod.metadata.namespace.as_deref().unwrap_or_default();
         let links = self.spec().enable_service_links != Some(false);
         let of_services = service_env::build(&services, namespace, links);
+        let of_services: BTreeMap<_, _> = of_services.into_iter().collect();
         let variables = env::build(&self.pod, container, &of_services, &sources, &facts);
         let variables = variables.map_err(config_error)?;
         let known: BTreeMap<_, _> = variables.iter().cloned().collect();
@@ -144,7 +145,7 @@ impl Worker {
             name: name.to_string(),
             attempt,
             argv,
-            env: self.with_base(variables),
+            env: self.with_base(variables)?,
             cwd: working_dir(container),
             mounts,
         })
@@ -158,11 +159,11 @@ impl Worker {
         }
     }
 
-    fn with_base(&self, variables: Vec<(String, String)>) -> Vec<(String, String)> {
-        let hostname = match self.in_host_network() {
-            true => self.context.plan.name(),
-            false => files::host_names(&self.pod).0,
-        };
+    fn with_base(
+        &self,
+        variables: Vec<(String, String)>,
+    ) -> Result<Vec<(String, String)>, Refusal> {
+        let hostname = self.kernel_name().map_err(config_error)?;
         let own = self.context.program.parent();
         let own = own.map(|dir| dir.display().to_string()).unwrap_or_default();
         let path = format!("{PATH}:{own}");
@@ -177,7 +178,7 @@ impl Worker {
             .map(|(k, v)| (k.to_string(), v.to_string()))
             .collect();
         all.extend(variables);
-        all
+        Ok(all)
     }
 
     fn etc_mounts(&self) -> Vec<Mount> {
