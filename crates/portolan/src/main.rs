@@ -24,6 +24,8 @@ enum Command {
     Echo(cmd::echo::Args),
     /// Ask a server again and again, each time on a new connection, and count who answers.
     Ask(cmd::ask::Args),
+    /// Print the Service variables that a pod of a namespace would get if it started now.
+    Env(cmd::env::Args),
 }
 
 fn main() -> std::process::ExitCode {
@@ -33,6 +35,7 @@ fn main() -> std::process::ExitCode {
         Command::Lab(args) => cmd::lab::run(args),
         Command::Echo(args) => cmd::echo::run(args),
         Command::Ask(args) => cmd::ask::run(args),
+        Command::Env(args) => cmd::env::run(args),
     };
     match result {
         Ok(code) => code,

@@ -3,6 +3,7 @@
 pub mod apiserver;
 pub mod ask;
 pub mod echo;
+pub mod env;
 pub mod lab;
 pub mod logging;
 pub mod proxy;

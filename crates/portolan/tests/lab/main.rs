@@ -2,6 +2,8 @@
 //! As the user who runs the tests and, when that is root, also as one without privileges.
 #![allow(clippy::unwrap_used)] // A test that can't set up has failed.
 
+mod pod;
+
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -49,6 +51,10 @@ struct Lab {
 
 impl Lab {
     fn up(user: Option<u32>) -> Lab {
+        Lab::up_with(user, PODS)
+    }
+
+    fn up_with(user: Option<u32>, manifest: &str) -> Lab {
         let dir = tempfile::Builder::new().prefix("pl").tempdir().unwrap();
         let built = PathBuf::from(env!("CARGO_BIN_EXE_portolan"));
         let program = match user {
@@ -62,7 +68,7 @@ impl Lab {
                 copy
             }
         };
-        std::fs::write(dir.path().join("pods.yaml"), PODS).unwrap();
+        std::fs::write(dir.path().join("pods.yaml"), manifest).unwrap();
         let lab = Lab { dir, program, user };
         let manifest = lab.dir.path().join("pods.yaml");
         lab.must(&["up", "--nodes", "2", "-f", manifest.to_str().unwrap()]);
@@ -83,6 +89,40 @@ impl Lab {
 
     fn run(&self, arguments: &[&str]) -> Output {
         self.command(arguments).output().unwrap()
+    }
+
+    fn kubeconfig(&self) -> String {
+        self.status()["kubeconfig"].as_str().unwrap().to_string()
+    }
+
+    /// What kubectl prints; nothing when it fails.
+    fn kubectl(&self, arguments: &[&str]) -> String {
+        let mut command = Command::new("kubectl");
+        command
+            .arg("--kubeconfig")
+            .arg(self.kubeconfig())
+            .args(arguments);
+        let output = command.stdin(Stdio::null()).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Another command of the program, about the lab's API.
+    fn run_portolan(&self, arguments: &[&str], more: &[&str]) -> Output {
+        let mut command = Command::new(&self.program);
+        command
+            .args(arguments)
+            .args(more)
+            .env("KUBECONFIG", self.kubeconfig());
+        command.stdin(Stdio::null()).output().unwrap()
+    }
+
+    fn portolan(&self, arguments: &[&str], more: &[&str]) -> String {
+        let output = self.run_portolan(arguments, more);
+        assert!(
+            output.status.success(),
+            "{arguments:?} {more:?}: {output:?}"
+        );
+        String::from_utf8(output.stdout).unwrap()
     }
 
     fn must(&self, arguments: &[&str]) -> String {
