@@ -11,14 +11,18 @@
 enum {
 	BPF_MAP_TYPE_HASH = 1,
 	BPF_MAP_TYPE_ARRAY = 2,
+	BPF_MAP_TYPE_PERCPU_HASH = 5,
 	BPF_MAP_TYPE_PERCPU_ARRAY = 6,
 	BPF_MAP_TYPE_LRU_HASH = 9,
 };
 
 #define BPF_F_NO_PREALLOC 1
 #define BPF_ANY 0
+#define BPF_NOEXIST 1
 
 #define IPPROTO_TCP 6
+#define IPPROTO_UDP 17
+#define ECONNREFUSED 111
 
 struct bpf_sock {
 	unsigned int bound_dev_if;
@@ -49,8 +53,11 @@ struct bpf_sock_addr {
 
 static void *(*bpf_map_lookup_elem)(void *map, const void *key) = (void *)1;
 static long (*bpf_map_update_elem)(void *map, const void *key, const void *value, unsigned long long flags) = (void *)2;
+static long (*bpf_map_delete_elem)(void *map, const void *key) = (void *)3;
+static unsigned long long (*bpf_ktime_get_ns)(void) = (void *)5;
 static unsigned int (*bpf_get_prandom_u32)(void) = (void *)7;
 static unsigned long long (*bpf_get_socket_cookie)(void *ctx) = (void *)46;
 static unsigned long long (*bpf_get_netns_cookie)(void *ctx) = (void *)122;
+static int (*bpf_set_retval)(int value) = (void *)187;
 
 #endif

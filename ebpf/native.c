@@ -1,8 +1,9 @@
 /* decide.h as a program, for tests: it reads what the maps hold and who connects, and says what becomes of each.
  *
  * Every record of the input begins with a letter: 'S' key and value of @services, 'E' of @endpoints, 'N' a key of
- * @node_port_ips, 'C' a struct client and a random number. For each 'C' it writes the outcome, a byte, and an
- * endpoint. crates/dataplane/tests/ebpf_native.rs is the other side. */
+ * @node_port_ips, 'M' one of @members, 'Z' empties all maps, 'C' a struct client, a random number and the time.
+ * For each 'C' it writes the outcome, a byte, and an endpoint. Clients are remembered until the input ends.
+ * crates/dataplane/tests/ebpf_native.rs is the other side. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,8 +16,10 @@
 static struct { struct frontend key; struct service value; } services[ENTRIES_MAX];
 static struct { struct slot key; struct endpoint value; } endpoints[ENTRIES_MAX];
 static union address node_port_ips[ENTRIES_MAX];
-static size_t service_count, endpoint_count, node_port_ip_count;
-static u32 number;
+static struct member members[ENTRIES_MAX];
+static struct { struct sticky key; struct stuck value; } clients[ENTRIES_MAX];
+static size_t service_count, endpoint_count, node_port_ip_count, member_count, client_count;
+static u32 number, now;
 
 static const struct service *find_service(const struct frontend *key)
 {
@@ -42,15 +45,20 @@ static int answers_node_ports(const union address *address)
 	return 0;
 }
 
-static u32 random_number(void)
+static int is_member(const struct member *key)
 {
-	return number;
+	for (size_t i = 0; i < member_count; i++)
+		if (!memcmp(&members[i], key, sizeof *key))
+			return 1;
+	return 0;
 }
 
-static void take(void *into, size_t length)
+static struct stuck *find_stuck(const struct sticky *key)
 {
-	if (fread(into, length, 1, stdin) != 1)
-		exit(2);
+	for (size_t i = 0; i < client_count; i++)
+		if (!memcmp(&clients[i].key, key, sizeof *key))
+			return &clients[i].value;
+	return NULL;
 }
 
 static size_t next(size_t *count)
@@ -58,6 +66,35 @@ static size_t next(size_t *count)
 	if (*count == ENTRIES_MAX)
 		exit(3);
 	return (*count)++;
+}
+
+static void stick(const struct sticky *key, const struct stuck *value)
+{
+	struct stuck *known = find_stuck(key);
+
+	if (!known) {
+		size_t i = next(&client_count);
+
+		clients[i].key = *key;
+		known = &clients[i].value;
+	}
+	*known = *value;
+}
+
+static u32 random_number(void)
+{
+	return number;
+}
+
+static u32 now_s(void)
+{
+	return now;
+}
+
+static void take(void *into, size_t length)
+{
+	if (fread(into, length, 1, stdin) != 1)
+		exit(2);
 }
 
 static void answer(void)
@@ -71,7 +108,9 @@ static void answer(void)
 	take(&client.protocol, 1);
 	take(&client.is_host, 1);
 	take(&client.is_bound, 1);
+	take(&client.netns, 8);
 	take(&number, 4);
+	take(&now, 4);
 	putchar(decide(&client, &to));
 	fwrite(&to, sizeof to, 1, stdout);
 }
@@ -94,6 +133,12 @@ int main(void)
 			break;
 		case 'N':
 			take(&node_port_ips[next(&node_port_ip_count)], 16);
+			break;
+		case 'M':
+			take(&members[next(&member_count)], sizeof members[0]);
+			break;
+		case 'Z':
+			service_count = endpoint_count = node_port_ip_count = member_count = 0;
 			break;
 		case 'C':
 			answer();

@@ -4,8 +4,9 @@
 use std::collections::BTreeMap;
 
 use portolan_dataplane::ebpf::{
-    ENDPOINT_KEY_LEN, ENDPOINT_LEN, Ebpf, NODE_PORT_IP_LEN, Op, Ops, Readback, SERVICE_KEY_LEN,
-    SERVICE_LEN, State, adopt, endpoint_key_of, endpoint_of, ip_of, service_key_of, service_of,
+    ENDPOINT_KEY_LEN, ENDPOINT_LEN, Ebpf, MEMBER_LEN, NODE_PORT_IP_LEN, Op, Ops, Readback,
+    SERVICE_KEY_LEN, SERVICE_LEN, State, adopt, endpoint_key_of, endpoint_of, ip_of, member_of,
+    service_key_of, service_of,
 };
 use portolan_model::{ApplyError, Target};
 
@@ -21,6 +22,7 @@ pub struct FakeEbpf {
     rules: FakeNft,
     services: BTreeMap<[u8; SERVICE_KEY_LEN], [u8; SERVICE_LEN]>,
     endpoints: BTreeMap<[u8; ENDPOINT_KEY_LEN], [u8; ENDPOINT_LEN]>,
+    members: BTreeMap<[u8; MEMBER_LEN], ()>,
     node_port_ips: BTreeMap<[u8; NODE_PORT_IP_LEN], ()>,
     changes: u32,
 }
@@ -36,11 +38,18 @@ impl FakeEbpf {
             Op::Reset => {
                 self.services.clear();
                 self.endpoints.clear();
+                self.members.clear();
                 self.node_port_ips.clear();
             }
             Op::PutEndpoint(list, slot, to) => {
                 let key = endpoint_key_of(*list, *slot);
                 self.endpoints.insert(key, endpoint_of(*to));
+            }
+            Op::PutMember(list, to) => {
+                self.members.insert(member_of(*list, *to), ());
+            }
+            Op::RemoveMember(list, to) => {
+                self.members.remove(&member_of(*list, *to));
             }
             Op::PutNodePortIp(ip) => {
                 self.node_port_ips.insert(ip_of(*ip), ());
@@ -85,6 +94,7 @@ impl Target<Ebpf> for FakeEbpf {
         let sockets = adopt(&Readback {
             services: self.services.iter().map(|(k, v)| (*k, *v)).collect(),
             endpoints: self.endpoints.iter().map(|(k, v)| (*k, *v)).collect(),
+            members: self.members.keys().copied().collect(),
             node_port_ips: self.node_port_ips.keys().copied().collect(),
         });
         let rules = self.rules.read()?;

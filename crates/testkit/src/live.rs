@@ -17,9 +17,11 @@ mod servers;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
+use std::path::Path;
 
-use portolan_kernel::Netns;
 use portolan_kernel::cgroup::Cgroup;
+use portolan_kernel::{Netns, mount};
 use portolan_model::{Backend, Packet, Protocol, Snapshot, Target, Verdict};
 
 use crate::cluster::Cluster;
@@ -48,6 +50,10 @@ pub struct AtSockets<'a, B: Backend, T> {
     pub connects: fn(&B::State, &Packet, bool) -> bool,
     /// How many the mode says it has connected.
     pub connected: fn(&T) -> Result<u64, String>,
+    /// Where namespaces of pods are shown.
+    pub namespaces: &'a Path,
+    /// Tells the mode that all of them are there now.
+    pub look: fn(&T) -> Result<(), String>,
 }
 
 /// Runs `scenario` with the data plane of `backend`, whose target for a namespace `target` makes.
@@ -100,6 +106,11 @@ where
             cluster: Cluster::new(&scenario.node),
             standing: None,
         };
+        if let Some(sockets) = sockets {
+            let shown = show(sockets.namespaces, &network.pods());
+            shown.map_err(|error| error.to_string())?;
+            (sockets.look)(&node.target)?;
+        }
         let (mut flows, mut wrong) = (0, Vec::new());
         let mut connected = 0;
         for step in &scenario.steps {
@@ -135,6 +146,18 @@ where
         Ok((_, wrong)) => Outcome::Failed(wrong),
         Err(words) => Outcome::Failed(vec![words]),
     }
+}
+
+/// As a container runtime does. A namespace lives as long as it is shown.
+fn show(directory: &Path, pods: &[&Netns]) -> portolan_kernel::Result<()> {
+    for (index, pod) in pods.iter().enumerate() {
+        let file = directory.join(format!("pod{index}"));
+        let made = std::fs::write(&file, "");
+        made.map_err(|error| portolan_kernel::Error::file("make", &file, error))?;
+        let handle = format!("/proc/self/fd/{}", pod.as_raw_fd());
+        mount::bind(Path::new(&handle), &file)?;
+    }
+    Ok(())
 }
 
 fn uses(scenario: &Scenario, protocol: Protocol) -> bool {

@@ -1,12 +1,12 @@
 //! From what a former process left in the maps to a State of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::bytes::{
-    ENDPOINT_KEY_LEN, ENDPOINT_LEN, NODE_PORT_IP_LEN, SERVICE_KEY_LEN, SERVICE_LEN, read_endpoint,
-    read_endpoint_key, read_ip, read_service, read_service_key,
+    ENDPOINT_KEY_LEN, ENDPOINT_LEN, MEMBER_LEN, NODE_PORT_IP_LEN, SERVICE_KEY_LEN, SERVICE_LEN,
+    read_endpoint, read_endpoint_key, read_ip, read_member, read_service, read_service_key,
 };
 use super::state::{ListKey, Sockets};
 
@@ -17,6 +17,8 @@ pub struct Readback {
     pub services: Vec<([u8; SERVICE_KEY_LEN], [u8; SERVICE_LEN])>,
     /// Of @endpoints.
     pub endpoints: Vec<([u8; ENDPOINT_KEY_LEN], [u8; ENDPOINT_LEN])>,
+    /// Of @members.
+    pub members: Vec<[u8; MEMBER_LEN]>,
     /// Of @node_port_ips.
     pub node_port_ips: Vec<[u8; NODE_PORT_IP_LEN]>,
 }
@@ -40,6 +42,14 @@ pub fn adopt(found: &Readback) -> Option<Sockets> {
         let whole = slots.keys().copied().eq(0..slots.len() as u32);
         let list: Arc<[SocketAddr]> = slots.into_values().collect();
         sockets.lists.insert(key, whole.then_some(list)?);
+    }
+    let mut members: BTreeMap<ListKey, BTreeSet<SocketAddr>> = BTreeMap::new();
+    for key in &found.members {
+        let (list, to) = read_member(key)?;
+        members.entry(list).or_default().insert(to);
+    }
+    for (list, all) in members {
+        sockets.members.insert(list, all.into_iter().collect());
     }
     for ip in &found.node_port_ips {
         sockets.node_port_ips.insert(read_ip(ip), ());

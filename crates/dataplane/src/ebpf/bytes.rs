@@ -4,20 +4,22 @@
 //! of IPv6 that connect to IPv4 as well. Ports are in the order of the network, other numbers in that of the machine.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::num::NonZeroU16;
+use std::num::{NonZeroU16, NonZeroU32};
 
 use portolan_model::{Family, Frontend, Place, Protocol};
 
-use super::state::{Entry, ListKey, Pick};
+use super::state::{Deed, Entry, ListKey, Pick};
 
 /// Bytes of a key of @services: `struct frontend`.
 pub const SERVICE_KEY_LEN: usize = 20;
 /// Bytes of a value of @services: `struct service`.
-pub const SERVICE_LEN: usize = 40;
+pub const SERVICE_LEN: usize = 44;
 /// Bytes of a key of @endpoints: `struct slot`.
 pub const ENDPOINT_KEY_LEN: usize = 28;
 /// Bytes of a value of @endpoints: `struct endpoint`.
 pub const ENDPOINT_LEN: usize = 20;
+/// Bytes of a key of @members: `struct member`.
+pub const MEMBER_LEN: usize = 44;
 /// Bytes of a key of @node_port_ips.
 pub const NODE_PORT_IP_LEN: usize = 16;
 
@@ -60,12 +62,19 @@ pub fn read_service_key(bytes: &[u8; SERVICE_KEY_LEN]) -> Option<Frontend> {
     })
 }
 
+/// `PICK_REFUSE` of ebpf/decide.h, beside no slots.
+const REFUSE: u32 = 1;
+
 /// `struct service`.
 pub fn service_of(entry: &Entry) -> [u8; SERVICE_LEN] {
     let mut out = Writer::<SERVICE_LEN>::default();
     out.put(&service_key_of(entry.id));
-    for pick in [entry.pod, entry.host] {
-        let (list, slots) = pick.map_or((0, 0), |pick| (pick.list, pick.slots));
+    for deed in [entry.pod, entry.host] {
+        let (list, slots) = match deed {
+            Some(Deed::Pick(pick)) => (pick.list, pick.slots),
+            Some(Deed::Refuse) => (REFUSE, 0),
+            None => (0, 0),
+        };
         out.put(&list.to_ne_bytes());
         out.put(&slots.to_ne_bytes());
     }
@@ -74,6 +83,7 @@ pub fn service_of(entry: &Entry) -> [u8; SERVICE_LEN] {
         false => 0,
     };
     out.put(&flags.to_ne_bytes());
+    out.put(&entry.affinity_s.map_or(0, NonZeroU32::get).to_ne_bytes());
     out.bytes
 }
 
@@ -81,16 +91,21 @@ pub fn service_of(entry: &Entry) -> [u8; SERVICE_LEN] {
 pub fn read_service(bytes: &[u8; SERVICE_LEN]) -> Option<Entry> {
     let mut rest = Reader(bytes);
     let id = read_service_key(&rest.take()?)?;
-    let mut pick = || {
-        let (list, slots) = (rest.number()?, rest.number()?);
-        Some((slots > 0).then_some(Pick { list, slots }))
+    let mut deed = || {
+        Some(match (rest.number()?, rest.number()?) {
+            (0, 0) => None,
+            (REFUSE, 0) => Some(Deed::Refuse),
+            (_, 0) => return None,
+            (list, slots) => Some(Deed::Pick(Pick { list, slots })),
+        })
     };
-    let (pod, host) = (pick()?, pick()?);
+    let (pod, host) = (deed()?, deed()?);
     Some(Entry {
         id,
         pod,
         host,
         host_unbound: rest.number()? & HOST_UNBOUND != 0,
+        affinity_s: NonZeroU32::new(rest.number()?),
     })
 }
 
@@ -109,6 +124,23 @@ pub fn read_endpoint_key(bytes: &[u8; ENDPOINT_KEY_LEN]) -> Option<(ListKey, u32
     let id = read_service_key(&rest.take()?)?;
     let hash = rest.number()?;
     Some((ListKey { id, hash }, rest.number()?))
+}
+
+/// `struct member`.
+pub fn member_of(list: ListKey, to: SocketAddr) -> [u8; MEMBER_LEN] {
+    let mut out = Writer::<MEMBER_LEN>::default();
+    out.put(&service_key_of(list.id));
+    out.put(&list.hash.to_ne_bytes());
+    out.put(&endpoint_of(to));
+    out.bytes
+}
+
+/// The list and the endpoint in a key of @members.
+pub fn read_member(bytes: &[u8; MEMBER_LEN]) -> Option<(ListKey, SocketAddr)> {
+    let mut rest = Reader(bytes);
+    let id = read_service_key(&rest.take()?)?;
+    let hash = rest.number()?;
+    Some((ListKey { id, hash }, read_endpoint(&rest.take()?)?))
 }
 
 /// `struct endpoint`.

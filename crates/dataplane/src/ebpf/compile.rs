@@ -2,17 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use portolan_model::balance::ENDPOINTS_MAX;
 use portolan_model::hash::jhash;
 use portolan_model::{
-    Action, Balance, Choices, Family, Frontend, LocalPods, NodeFacts, PortKey, Protocol,
+    Action, Balance, Choices, Family, Frontend, LocalPods, NodeFacts, Place, PortKey, Protocol,
     ServicePort, Snapshot, Treatment, decide, packed,
 };
 
 use super::bytes;
-use super::state::{Entry, ListKey, Pick, Pods, Sockets};
+use super::state::{Deed, Entry, ListKey, Pick, Pods, Sockets};
 
 /// Any number: it makes these hashes others than those of clients.
 const LIST_SEED: u32 = 0x706f_7274;
@@ -22,6 +23,7 @@ const LIST_SEED: u32 = 0x706f_7274;
 struct Fragment {
     services: Vec<(Frontend, Entry)>,
     lists: BTreeMap<ListKey, Arc<[SocketAddr]>>,
+    members: BTreeMap<ListKey, Arc<[SocketAddr]>>,
 }
 
 pub(crate) fn compile(snapshot: &Snapshot) -> Sockets {
@@ -65,6 +67,7 @@ pub(crate) fn update(
 fn insert(sockets: &mut Sockets, fragment: Fragment) {
     sockets.services.extend(fragment.services);
     sockets.lists.extend(fragment.lists);
+    sockets.members.extend(fragment.members);
 }
 
 fn remove(sockets: &mut Sockets, fragment: &Fragment) {
@@ -73,75 +76,132 @@ fn remove(sockets: &mut Sockets, fragment: &Fragment) {
     }
     for key in fragment.lists.keys() {
         sockets.lists.remove(key);
+        sockets.members.remove(key);
     }
 }
 
 /// Programs know neither the address of a client nor whose turn it is.
 fn fragment(node: &NodeFacts, port: &ServicePort) -> Fragment {
     let mut fragment = Fragment::default();
-    let plain = port.affinity.is_none() && port.balance == Balance::Random;
-    if !plain || port.key.protocol != Protocol::Tcp {
+    // No program sees a socket of SCTP.
+    if port.key.protocol == Protocol::Sctp {
         return fragment;
     }
     let treatments = decide(node, port);
     for family in Family::ALL {
         let ours = |t: &&Treatment| t.frontend.place.family() == family;
-        let mut ours = treatments.iter().filter(ours).peekable();
-        let Some(id) = ours.peek().map(|first| first.frontend) else {
+        let ours: Vec<&Treatment> = treatments.iter().filter(ours).collect();
+        let Some(id) = ours.first().map(|first| first.frontend) else {
             continue;
         };
-        for treatment in ours.filter(|treatment| treatment.sources.is_none()) {
-            fragment.treatment(id, node, treatment);
+        let is_remembered = port.affinity.is_some();
+        let pods = match is_remembered {
+            true => ours.iter().all(|treatment| is_whole(node, treatment)),
+            false => true,
+        };
+        for treatment in ours {
+            fragment.treatment(id, node, treatment, pods);
         }
     }
     fragment
 }
 
+/// Whether no flow of a pod to this frontend is left to the rules: a client must be remembered in one place only.
+fn is_whole(node: &NodeFacts, treatment: &Treatment) -> bool {
+    match of_pods(node, treatment) {
+        None => false,
+        Some(Action::Reject | Action::Drop) => true,
+        Some(Action::Balance { masquerade, .. }) => {
+            !masquerade && treatment.balance == Balance::Random
+        }
+    }
+}
+
 impl Fragment {
-    fn treatment(&mut self, id: Frontend, node: &NodeFacts, treatment: &Treatment) {
-        let pod = of_pods(node, treatment).and_then(|action| match action {
-            Action::Balance {
+    /// `pods` says whether the programs may choose endpoints for pods.
+    fn treatment(&mut self, id: Frontend, node: &NodeFacts, treatment: &Treatment, pods: bool) {
+        let is_remembered = treatment.affinity.is_some();
+        let pod = match of_pods(node, treatment) {
+            Some(Action::Balance {
                 endpoints,
                 masquerade: false,
-            } => self.pick(id, endpoints),
+            }) if pods => self.pick(id, treatment, endpoints),
+            Some(Action::Reject) => refusal(treatment),
             _ => None,
-        });
+        };
         let (host, host_unbound) = match &treatment.host {
+            // What the client's address decides is not known, and a process may have several.
+            _ if treatment.sources.is_some() => (None, false),
             Action::Balance {
                 endpoints,
                 masquerade,
-            } => (self.pick(id, endpoints), *masquerade),
-            Action::Reject | Action::Drop => (None, false),
+            } if !is_remembered => (self.pick(id, treatment, endpoints), *masquerade),
+            Action::Reject => (refusal(treatment), false),
+            _ => (None, false),
         };
-        if pod.is_some() || host.is_some() {
+        // A NodePort may answer at the same address and port: who is left to the rules must not be taken for its client.
+        let hides =
+            |place| matches!(place, Place::Address(ip) if node.node_port_addresses.contains(&ip));
+        if pod.is_some() || host.is_some() || hides(treatment.frontend.place) {
+            let timeout = treatment.affinity.map_or(0, |a| a.timeout.as_secs());
+            let timeout = u32::try_from(timeout).unwrap_or(u32::MAX);
             let entry = Entry {
                 id,
                 pod,
                 host,
                 host_unbound,
+                affinity_s: NonZeroU32::new(timeout),
             };
             self.services.push((treatment.frontend, entry));
         }
     }
 
-    fn pick(&mut self, id: Frontend, endpoints: &Choices) -> Option<Pick> {
+    /// A single endpoint is what every way to choose leads to.
+    fn pick(&mut self, id: Frontend, treatment: &Treatment, endpoints: &Choices) -> Option<Deed> {
+        if treatment.balance != Balance::Random && endpoints.addresses.len() > 1 {
+            return None;
+        }
         let list = slots(endpoints);
         if list.is_empty() {
             return None;
         }
-        let pick = Pick {
-            list: hash(&list),
-            slots: list.len() as u32,
-        };
-        let hash = pick.list;
-        self.lists.entry(ListKey { id, hash }).or_insert(list);
-        Some(pick)
+        let hash = hash(&list);
+        let slots = list.len() as u32;
+        let key = ListKey { id, hash };
+        if treatment.affinity.is_some() {
+            let all = endpoints.addresses.iter().take(ENDPOINTS_MAX);
+            let members = self.members.entry(key);
+            members.or_insert_with(|| all.copied().collect());
+        }
+        self.lists.entry(key).or_insert(list);
+        Some(Deed::Pick(Pick { list: hash, slots }))
     }
+}
+
+/// A datagram is answered by a packet of the rules: its sender may not wait for an error.
+fn refusal(treatment: &Treatment) -> Option<Deed> {
+    (treatment.frontend.protocol == Protocol::Tcp).then_some(Deed::Refuse)
+}
+
+/// Whether every pod may enter; what only some may is not known before they have an address.
+fn lets_pods_in(node: &NodeFacts, treatment: &Treatment) -> bool {
+    let Some(sources) = &treatment.sources else {
+        return true;
+    };
+    let LocalPods::Cidrs(cidrs) = &node.local_pods else {
+        return false;
+    };
+    let family = treatment.frontend.place.family();
+    let mut pods = cidrs.iter().filter(|c| Family::of(c.addr()) == family);
+    node.local_pods.known(family) && pods.all(|pods| sources.iter().any(|all| all.contains(pods)))
 }
 
 /// What happens to sockets outside the node's network namespace, if that is certain.
 /// Over which interface their packets will come is not known, so where it matters, nothing is.
 fn of_pods<'a>(node: &NodeFacts, treatment: &'a Treatment) -> Option<&'a Action> {
+    if !lets_pods_in(node, treatment) {
+        return None;
+    }
     let family = treatment.frontend.place.family();
     match &node.local_pods {
         LocalPods::Cidrs(_) if node.local_pods.known(family) => Some(&treatment.pod),

@@ -1,6 +1,7 @@
 //! From one State of the maps to another, in the order that keeps every frontend whole.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
@@ -16,6 +17,8 @@ pub enum Op {
     Reset,
     /// The slot of a list has this endpoint.
     PutEndpoint(ListKey, u32, SocketAddr),
+    /// This endpoint is in a list with whom pods stay.
+    PutMember(ListKey, SocketAddr),
     /// NodePorts answer at this address.
     PutNodePortIp(IpAddr),
     /// What is found at this frontend.
@@ -26,6 +29,8 @@ pub enum Op {
     RemoveNodePortIp(IpAddr),
     /// Nobody leads to this slot any more.
     RemoveEndpoint(ListKey, u32),
+    /// Nobody stays with this endpoint because of this list any more.
+    RemoveMember(ListKey, SocketAddr),
 }
 
 /// The rules change first: where a program finds nothing, they are asked.
@@ -52,6 +57,9 @@ pub(crate) fn diff(from: Option<&Sockets>, to: &Sockets) -> Vec<Op> {
             DiffItem::Remove(key, old) => slots(*key, old, &[], &mut ops, &mut unused),
             DiffItem::Update { old, new } => slots(*old.0, old.1, new.1, &mut ops, &mut unused),
         }
+    }
+    for item in from.members.diff(&to.members) {
+        members(&item, &mut ops, &mut unused);
     }
     let put = |ip: &IpAddr, ()| Op::PutNodePortIp(*ip);
     let remove = |ip: &IpAddr| Op::RemoveNodePortIp(*ip);
@@ -98,4 +106,21 @@ fn slots(
     // From the end, so that what is left of a list at any moment is its beginning.
     let left = is.len()..was.len().max(is.len());
     unused.extend(left.rev().map(|slot| Op::RemoveEndpoint(key, slot as u32)));
+}
+
+/// As slots: who is new comes before the entries, who is gone goes after them.
+fn members(
+    item: &DiffItem<'_, '_, ListKey, Arc<[SocketAddr]>>,
+    ops: &mut Vec<Op>,
+    unused: &mut Vec<Op>,
+) {
+    let (key, was, is): (ListKey, &[SocketAddr], &[SocketAddr]) = match item {
+        DiffItem::Add(key, new) => (**key, &[], new),
+        DiffItem::Remove(key, old) => (**key, old, &[]),
+        DiffItem::Update { old, new } => (*old.0, old.1, new.1),
+    };
+    let new = is.iter().filter(|to| was.binary_search(to).is_err());
+    ops.extend(new.map(|to| Op::PutMember(key, *to)));
+    let gone = was.iter().filter(|to| is.binary_search(to).is_err());
+    unused.extend(gone.map(|to| Op::RemoveMember(key, *to)));
 }

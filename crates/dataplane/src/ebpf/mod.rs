@@ -1,9 +1,10 @@
 //! eBPF mode: sockets of this node are connected to an endpoint at once; nftables mode stands underneath for the rest.
 //!
 //! ```text
-//!   connect(2) of a process ──▶ program ──▶ @services   (address . port . protocol → identity, lists of slots)
-//!                                           @endpoints  (identity . list . slot → address . port)
-//!                                 │ found: the socket connects to the endpoint; no packet is ever translated
+//!   connect(2), sendmsg(2) ──▶ program ──▶ @services   (address . port . protocol → identity, lists of slots)
+//!                                          @endpoints  (identity . list . slot → address . port)
+//!                                          @members    (identity . list . address . port), where pods stay
+//!                                 │ found: the socket goes to the endpoint; no packet is ever translated
 //!                                 └ not found: the packet goes its way, to the rules of nftables mode
 //! ```
 //!
@@ -13,8 +14,9 @@
 //! - A *list* is a row of slots, named by the identity of its Service port and a hash of what is in it. New slots come
 //!   first, then the Service's entry is replaced, then old slots go: a change is atomic for each frontend.
 //! - Whom a socket belongs to is known by its network namespace: that of the node is the host, any other one a pod.
-//!   Its address is not known before it is connected. So whatever depends on the client's address (source ranges,
-//!   affinity, hashes), or needs packets to be changed (masquerade), is left to nftables mode.
+//!   Its address is not known before it is connected. So whatever depends on the client's address (hashes, source
+//!   ranges that let only some in), or needs packets to be changed (masquerade), is left to nftables mode. A pod that
+//!   stays with its endpoint is known by its namespace.
 //!
 //! docs/decisions/0008 says why. The programs are in `ebpf/`; `portolan-kernel` loads them.
 
@@ -27,13 +29,13 @@ mod trace;
 
 pub use adopt::{Readback, adopt};
 pub use bytes::{
-    ENDPOINT_KEY_LEN, ENDPOINT_LEN, NODE_PORT_IP_LEN, SERVICE_KEY_LEN, SERVICE_LEN,
-    endpoint_key_of, endpoint_of, ip_of, read_endpoint, read_endpoint_key, read_ip, read_service,
-    read_service_key, service_key_of, service_of,
+    ENDPOINT_KEY_LEN, ENDPOINT_LEN, MEMBER_LEN, NODE_PORT_IP_LEN, SERVICE_KEY_LEN, SERVICE_LEN,
+    endpoint_key_of, endpoint_of, ip_of, member_of, read_endpoint, read_endpoint_key, read_ip,
+    read_member, read_service, read_service_key, service_key_of, service_of,
 };
 pub use diff::{Op, Ops};
-pub use state::{Entry, ListKey, Pick, Sockets, State};
-pub use trace::connects;
+pub use state::{Deed, Entry, ListKey, Pick, Sockets, State};
+pub use trace::{Decision, connects, decides};
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

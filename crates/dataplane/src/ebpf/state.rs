@@ -1,6 +1,7 @@
 //! What should stand in the maps of the socket programs. All maps are persistent: a clone costs O(1).
 
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use imbl::OrdMap;
@@ -28,6 +29,8 @@ pub struct Sockets {
     pub services: OrdMap<Frontend, Entry>,
     /// Which endpoint each slot has.
     pub lists: OrdMap<ListKey, Arc<[SocketAddr]>>,
+    /// Who is in the lists with whom pods stay: each endpoint once.
+    pub members: OrdMap<ListKey, Arc<[SocketAddr]>>,
     /// The addresses at which NodePorts answer.
     pub node_port_ips: OrdMap<IpAddr, ()>,
     pub(crate) pods: Pods,
@@ -37,6 +40,7 @@ impl PartialEq for Sockets {
     fn eq(&self, other: &Self) -> bool {
         self.services == other.services
             && self.lists == other.lists
+            && self.members == other.members
             && self.node_port_ips == other.node_port_ips
     }
 }
@@ -47,12 +51,23 @@ pub struct Entry {
     /// The first frontend of the Service port in this family, whose lists these are.
     pub id: Frontend,
     /// For sockets of other network namespaces than the node's.
-    pub pod: Option<Pick>,
+    pub pod: Option<Deed>,
     /// For sockets of the node's network namespace.
-    pub host: Option<Pick>,
+    pub host: Option<Deed>,
     /// Sockets of the node that are bound to an address are not for the programs: only the rules can give them
     /// another source. One that is not bound gets an address of the node by itself.
     pub host_unbound: bool,
+    /// A pod stays with its endpoint until it has made no new flow for so many seconds; `None`: it does not stay.
+    pub affinity_s: Option<NonZeroU32>,
+}
+
+/// What programs do with a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deed {
+    /// It goes to one of the endpoints.
+    Pick(Pick),
+    /// connect(2) fails at once: nobody is there, in the whole cluster.
+    Refuse,
 }
 
 /// One of the slots of a list.

@@ -8,9 +8,11 @@
 //!
 //! What is pinned lives on without us, so an agent that dies changes nothing. The directory is named by a hash of the
 //! programs and by the cgroup: a newer agent with other programs makes a directory of its own, and takes the old one
-//! away when its programs stand. Between the two, sockets that connect meet the rules, which stand all the time.
+//! away when its programs stand, after it has taken over what those remember of sockets. Between the two, sockets that
+//! connect meet the rules, which stand all the time.
 
 mod maps;
+mod namespaces;
 mod notes;
 mod pins;
 mod programs;
@@ -24,6 +26,7 @@ use crate::nft::NftTarget;
 use maps::Maps;
 pub use notes::{Notes, Outcomes};
 use pins::Pins;
+use programs::Part;
 
 /// Where the programs of one node are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +35,8 @@ pub struct Location {
     pub cgroup: PathBuf,
     /// A directory of a bpffs that is ours alone, with one for each network namespace that is a node.
     pub pins: PathBuf,
+    /// A directory in which the network namespaces of pods are shown as files.
+    pub namespaces: PathBuf,
 }
 
 impl Default for Location {
@@ -40,6 +45,7 @@ impl Default for Location {
         Location {
             cgroup: pins::cgroup_root(),
             pins: "/sys/fs/bpf/portolan".into(),
+            namespaces: "/run/netns".into(),
         }
     }
 }
@@ -59,8 +65,14 @@ impl EbpfTarget {
     pub fn open(location: &Location) -> Result<Self, ApplyError> {
         let rules = NftTarget::open()?;
         let (pins, maps) = stand(location)?;
-        let notes = Notes::open(&pins, pins::netns_cookie()?)?;
-        pins.remove_others()?;
+        let notes = Notes::open(&pins, pins::netns_cookie()?, &location.namespaces)?;
+        for other in pins.others()? {
+            Part::ALL
+                .into_iter()
+                .try_for_each(|part| other.remove_part(part))?;
+            maps::inherit(&other, &pins);
+            other.remove()?;
+        }
         Ok(EbpfTarget {
             location: location.clone(),
             rules,
@@ -78,6 +90,12 @@ impl EbpfTarget {
     /// What the programs have done so far.
     pub fn outcomes(&self) -> Result<Outcomes, ApplyError> {
         self.notes.outcomes()
+    }
+
+    /// What this kernel lacks, and what the rules do therefore.
+    pub fn lacks(&self) -> Vec<&'static str> {
+        let parts = Part::ALL.into_iter().filter(|part| !self.pins.has(*part));
+        parts.map(Part::without).collect()
     }
 
     /// Takes away all programs and maps of the network namespace that the calling thread is in; nothing happens if

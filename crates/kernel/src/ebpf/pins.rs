@@ -11,21 +11,26 @@ use nix::sys::statfs::{FsType, statfs};
 use portolan_model::ApplyError;
 use socket2::{Domain, Socket, Type};
 
+use super::programs::Part;
 use super::{Location, refused};
 
 /// Every map, by its name in ebpf/sockets.c.
-pub(super) const MAPS: [&str; 7] = [
+pub(super) const MAPS: [&str; 14] = [
     "services",
     "endpoints",
+    "members",
     "node_port_ips",
+    "namespaces",
     "node",
     "outcomes",
+    "clients",
     "peers",
+    "datagram_peers",
+    "flows",
+    "replies",
     "dials",
+    "pairs",
 ];
-
-/// Every program, by its name in ebpf/sockets.c.
-pub(super) const PROGRAMS: [&str; 4] = ["connect4", "connect6", "getpeername4", "getpeername6"];
 
 /// linux/magic.h.
 const BPF_FS: FsType = FsType(0xcafe_4a11);
@@ -44,7 +49,7 @@ pub(super) struct Pins {
 impl Pins {
     /// Checks that it can be there.
     pub(super) fn at(location: &Location, digest: u64) -> Result<Self, ApplyError> {
-        let Location { cgroup, pins } = location;
+        let Location { cgroup, pins, .. } = location;
         let meta = fs::metadata(cgroup).map_err(|error| at("find the cgroup", cgroup, &error))?;
         expect(
             cgroup,
@@ -80,9 +85,21 @@ impl Pins {
 
     /// Whether everything is there.
     pub(super) fn are_whole(&self) -> bool {
-        let all = MAPS.into_iter().map(String::from);
-        let mut all = all.chain(PROGRAMS.map(link));
-        all.all(|name| self.path(&name).exists())
+        let maps = MAPS.iter().all(|name| self.path(name).exists());
+        maps && Part::ALL.into_iter().all(|part| match self.count(part) {
+            0 => part.is_spare(),
+            some => some == part.programs().len(),
+        })
+    }
+
+    /// Whether these programs stand.
+    pub(super) fn has(&self, part: Part) -> bool {
+        self.count(part) > 0
+    }
+
+    fn count(&self, part: Part) -> usize {
+        let stands = |name: &&&str| self.path(&link(name)).exists();
+        part.programs().iter().filter(stands).count()
     }
 
     /// An empty directory.
@@ -95,11 +112,26 @@ impl Pins {
         remove(&self.own)
     }
 
-    /// Takes away what agents with other programs have pinned, or at another cgroup.
-    pub(super) fn remove_others(&self) -> Result<(), ApplyError> {
-        let others = directories(&self.all)?;
-        let mut others = others.into_iter().filter(|path| *path != self.own);
-        others.try_for_each(|path| remove(&path))
+    /// Takes away the programs of a part.
+    pub(super) fn remove_part(&self, part: Part) -> Result<(), ApplyError> {
+        for name in part.programs() {
+            let path = self.path(&link(name));
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(at("remove", &path, &error));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// What agents with other programs have pinned, or at another cgroup.
+    pub(super) fn others(&self) -> Result<Vec<Pins>, ApplyError> {
+        let others = directories(&self.all)?.into_iter();
+        let others = others.filter(|path| *path != self.own);
+        let all = || self.all.clone();
+        Ok(others.map(|own| Pins { all: all(), own }).collect())
     }
 }
 

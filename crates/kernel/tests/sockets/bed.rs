@@ -1,16 +1,19 @@
 //! A node and two pods, in a cgroup of the test.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::num::NonZeroU16;
+use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ipnet::IpNet;
 use portolan_dataplane::ebpf::Ebpf;
 use portolan_kernel::cgroup::Cgroup;
-use portolan_kernel::ebpf::{Location, Outcomes};
+use portolan_kernel::ebpf::{Location, Notes, Outcomes};
 use portolan_kernel::topology::Host;
 use portolan_kernel::{EbpfTarget, mount, namespace};
 use portolan_model::{
@@ -57,6 +60,7 @@ pub(crate) struct Bed {
     pub(crate) location: Location,
     pub(crate) target: Option<EbpfTarget>,
     pub(crate) snapshot: Snapshot,
+    is_quiet: Arc<AtomicBool>,
 }
 
 impl Bed {
@@ -94,10 +98,21 @@ impl Bed {
         });
         // Whoever meets the rules has to have a route before they translate.
         node.route(net("172.30.0.0/16"), ip("10.1.1.2")).unwrap();
+        let is_quiet = Arc::new(AtomicBool::new(false));
         for address in ["10.1.1.2", "fd00:10:1:1::2"] {
             for port in [8080, 8081] {
-                serve(&pods[0], SocketAddr::new(ip(address), port));
+                serve(&pods[0], SocketAddr::new(ip(address), port), &is_quiet);
+                serve_datagrams(&pods[0], SocketAddr::new(ip(address), port));
             }
+        }
+        // Of both pods, as a container runtime shows them.
+        location.namespaces = "/mnt".into();
+        mount::tmpfs(&location.namespaces).unwrap();
+        for (index, pod) in pods.iter().enumerate() {
+            let file = location.namespaces.join(format!("cni-{index}"));
+            std::fs::write(&file, "").unwrap();
+            let handle = format!("/proc/self/fd/{}", pod.netns.as_raw_fd());
+            mount::bind(Path::new(&handle), &file).unwrap();
         }
         let mut bed = Bed {
             node,
@@ -105,6 +120,7 @@ impl Bed {
             cgroup,
             location,
             target: None,
+            is_quiet,
             snapshot: Snapshot::new(NodeFacts {
                 name: "n1".into(),
                 local_pods: LocalPods::Cidrs(vec![net("10.0.0.0/8"), net("fd00:10::/32")]),
@@ -144,7 +160,12 @@ impl Bed {
 
     /// The same in both families.
     pub(crate) fn web(&self) -> ServicePort {
-        let web = self.named("web", Protocol::Tcp);
+        self.web_of(Protocol::Tcp)
+    }
+
+    /// The same with another protocol.
+    pub(crate) fn web_of(&self, protocol: Protocol) -> ServicePort {
+        let web = self.named("web", protocol);
         let mut endpoints = web.endpoints.to_vec();
         endpoints.push(Endpoint::ready(at("[fd00:10:1:1::2]:8080")));
         ServicePort {
@@ -171,6 +192,67 @@ impl Bed {
     pub(crate) fn flush_rules(&self) {
         let flush = || Command::new("nft").args(["flush", "ruleset"]).status();
         assert!(self.node.run(flush).unwrap().unwrap().success());
+    }
+
+    pub(crate) fn notes(&self) -> Notes {
+        self.target.as_ref().unwrap().notes()
+    }
+
+    /// From now on servers say nothing.
+    pub(crate) fn quiet(&self) {
+        self.is_quiet.store(true, Ordering::Relaxed);
+    }
+
+    /// What the node forwards there gets lost.
+    pub(crate) fn swallow(&self, address: IpAddr) {
+        let rule = format!(
+            "add table ip t; add chain ip t c {{ type filter hook forward priority 0; }}; add rule ip t c ip daddr {address} drop"
+        );
+        let add = || Command::new("nft").arg(&rule).status();
+        assert!(self.node.run(add).unwrap().unwrap().success());
+        self.node
+            .route(IpNet::from(address), ip("10.1.1.2"))
+            .unwrap();
+    }
+
+    /// The namespace of pod 2 is not shown any more.
+    pub(crate) fn hide(&self) {
+        let file = self.location.namespaces.join("cni-1");
+        mount::unmount(&file).unwrap();
+        std::fs::remove_file(&file).unwrap();
+    }
+
+    /// A socket of UDP of a process of pod 2, or of the node.
+    pub(crate) fn datagrams(&self, is_pod: bool, any: &str) -> UdpSocket {
+        let host = if is_pod { &self.pods[1] } else { &self.node };
+        let work = || {
+            self.cgroup.join().unwrap();
+            let socket = UdpSocket::bind(any).unwrap();
+            socket.set_read_timeout(Some(PATIENCE)).unwrap();
+            socket
+        };
+        host.run(work).unwrap()
+    }
+
+    /// A TCP connection of pod 2, kept.
+    pub(crate) fn stream(&self, to: SocketAddr) -> TcpStream {
+        let work = || {
+            self.cgroup.join().unwrap();
+            TcpStream::connect_timeout(&to, PATIENCE).unwrap()
+        };
+        self.pods[1].run(work).unwrap()
+    }
+
+    /// One that is going to be connected: nobody answers at the endpoint.
+    pub(crate) fn opening(&self, to: SocketAddr) -> Socket {
+        let work = || {
+            self.cgroup.join().unwrap();
+            let socket = Socket::new(Domain::for_address(to), Type::STREAM, None).unwrap();
+            socket.set_nonblocking(true).unwrap();
+            let _ = socket.connect(&to.into());
+            socket
+        };
+        self.pods[1].run(work).unwrap()
     }
 
     pub(crate) fn outcomes(&self) -> Outcomes {
@@ -220,13 +302,30 @@ fn connect(bound: Option<IpAddr>, to: SocketAddr) -> Result<Answer, ErrorKind> {
 }
 
 /// Tells everybody its port and the source it sees, until the test ends.
-fn serve(host: &Host, here: SocketAddr) {
+fn serve(host: &Host, here: SocketAddr, is_quiet: &Arc<AtomicBool>) {
+    let is_quiet = Arc::clone(is_quiet);
     let listener = host.run(|| TcpListener::bind(here)).unwrap().unwrap();
     std::thread::spawn(move || {
+        let mut kept = Vec::new();
         for stream in listener.incoming() {
             let mut stream = stream.unwrap();
+            if is_quiet.load(Ordering::Relaxed) {
+                kept.push(stream);
+                continue;
+            }
             let saw = stream.peer_addr().unwrap().ip();
             let _ = stream.write_all(format!("{} {saw}", here.port()).as_bytes());
+        }
+    });
+}
+
+/// The same for datagrams.
+fn serve_datagrams(host: &Host, here: SocketAddr) {
+    let socket = host.run(|| UdpSocket::bind(here)).unwrap().unwrap();
+    std::thread::spawn(move || {
+        while let Ok((_, from)) = socket.recv_from(&mut [0; 8]) {
+            let line = format!("{} {}", here.port(), from.ip());
+            let _ = socket.send_to(line.as_bytes(), from);
         }
     });
 }

@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used)] // A test that can't set up its network has failed.
 
 mod bed;
+mod datagrams;
+mod ends;
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -10,7 +12,7 @@ use bed::{Bed, at, ip};
 use portolan_dataplane::ebpf::{Ebpf, Op, Ops};
 use portolan_kernel::ebpf::Location;
 use portolan_kernel::{EbpfTarget, isolated};
-use portolan_model::{Affinity, Backend, Endpoint, Protocol, ServicePort, Target};
+use portolan_model::{Affinity, Backend, Balance, Endpoint, Protocol, ServicePort, Target};
 
 /// Each kind of socket reaches a Service of its family without one translated packet: the rules are gone.
 #[test]
@@ -65,11 +67,9 @@ fn what_programs_cannot_do_is_left_to_the_rules() {
         let Some(mut bed) = Bed::new() else { return };
         bed.set(bed.web());
         bed.set(ServicePort {
-            affinity: Some(Affinity {
-                timeout: std::time::Duration::from_secs(60),
-            }),
+            balance: Balance::SourceHash,
             cluster_ips: vec![ip("172.30.0.2")],
-            ..bed.named("sticky", Protocol::Tcp)
+            ..bed.named("hashed", Protocol::Tcp)
         });
         bed.stand();
         // Masquerade: the source would be an address that no route comes back to.
@@ -83,6 +83,110 @@ fn what_programs_cannot_do_is_left_to_the_rules() {
         let refused = bed.ask(true, None, at("172.30.0.1:81")).unwrap_err();
         assert_eq!(refused, std::io::ErrorKind::ConnectionRefused);
         assert_eq!(bed.outcomes().connected, 0);
+    });
+}
+
+/// A pod is a client, whatever its sockets are; the next agent goes on where the last one was.
+#[test]
+fn a_pod_stays_with_its_endpoint() {
+    isolated!(a_pod_stays_with_its_endpoint, {
+        let Some(mut bed) = Bed::new() else { return };
+        bed.set(ServicePort {
+            affinity: Some(Affinity {
+                timeout: std::time::Duration::from_secs(600),
+            }),
+            ..bed.web()
+        });
+        bed.stand();
+        let vip = at("172.30.0.1:80");
+        let before = bed.ask(true, None, vip).unwrap().port;
+        for _ in 0..20 {
+            assert_eq!(bed.ask(true, None, vip).unwrap().port, before);
+        }
+        bed.target = None;
+        bed.open();
+        bed.stand();
+        assert_eq!(bed.ask(true, None, vip).unwrap().port, before);
+        assert_eq!(bed.outcomes().connected, 22);
+        // It is a client of the rules when it is one of the node.
+        bed.ask(false, None, vip).unwrap();
+        assert_eq!(
+            (bed.outcomes().connected, bed.outcomes().not_for_us),
+            (22, 1)
+        );
+        // The other endpoint alone.
+        let other = if before == 8080 { 8081 } else { 8080 };
+        let mut web = bed.web();
+        web.affinity = Some(Affinity {
+            timeout: std::time::Duration::from_secs(600),
+        });
+        web.endpoints = web
+            .endpoints
+            .iter()
+            .filter(|e| e.address.port() == other)
+            .cloned()
+            .collect();
+        bed.set(web);
+        bed.stand();
+        assert_eq!(bed.ask(true, None, vip).unwrap().port, other);
+    });
+}
+
+#[test]
+fn nobody_is_there_and_the_socket_is_told() {
+    isolated!(nobody_is_there_and_the_socket_is_told, {
+        let Some(mut bed) = Bed::new() else { return };
+        bed.set(ServicePort {
+            endpoints: [].into(),
+            ..bed.web()
+        });
+        bed.stand();
+        bed.flush_rules();
+        for is_pod in [true, false] {
+            for to in [
+                "172.30.0.1:80",
+                "[::ffff:172.30.0.1]:80",
+                "[fd00:172:30::1]:80",
+            ] {
+                let refused = bed.ask(is_pod, None, at(to)).unwrap_err();
+                assert_eq!(refused, std::io::ErrorKind::ConnectionRefused, "{to}");
+            }
+        }
+        assert_eq!(bed.outcomes().refused, 6);
+    });
+}
+
+/// Flows are counted by what was asked for and who got them.
+#[test]
+fn flows_are_counted() {
+    isolated!(flows_are_counted, {
+        let Some(mut bed) = Bed::new() else { return };
+        bed.set(bed.web());
+        bed.stand();
+        let (vip, notes) = (at("172.30.0.1:80"), bed.notes());
+        bed.ask(true, None, vip).unwrap();
+        assert!(
+            notes.pairs(|_| false).unwrap().is_empty(),
+            "nobody wants to know"
+        );
+        notes.want_pairs().unwrap();
+        let ports: Vec<u16> = (0..20)
+            .map(|_| bed.ask(true, None, vip).unwrap().port)
+            .collect();
+        let mut pairs = notes.pairs(|flow| flow.replier.port() == 8080).unwrap();
+        pairs.sort_by_key(|(flow, _)| flow.replier);
+        for (index, port) in [8080, 8081].into_iter().enumerate() {
+            let (flow, count) = pairs[index];
+            assert_eq!((flow.destination, flow.protocol), (vip, Protocol::Tcp));
+            assert_eq!(
+                flow.replier,
+                std::net::SocketAddr::new(ip("10.1.1.2"), port)
+            );
+            assert_eq!(count as usize, ports.iter().filter(|p| **p == port).count());
+        }
+        assert_eq!(pairs.len(), 2);
+        // What was old is forgotten.
+        assert_eq!(notes.pairs(|_| false).unwrap().len(), 1);
     });
 }
 
@@ -136,6 +240,11 @@ fn programs_that_somebody_has_taken_away_come_back() {
 fn the_programs_of_another_version_go() {
     isolated!(the_programs_of_another_version_go, {
         let Some(mut bed) = Bed::new() else { return };
+        bed.set(bed.web_of(Protocol::Udp));
+        bed.stand();
+        let vip = at("172.30.0.1:80");
+        let socket = bed.datagrams(true, "0.0.0.0:0");
+        socket.connect(vip).unwrap();
         bed.target = None;
         let pins = bed.location.pins.clone();
         let list = |directory: &Path| -> Vec<_> {
@@ -151,6 +260,13 @@ fn the_programs_of_another_version_go() {
         std::fs::create_dir_all(&neighbour).unwrap();
         bed.open();
         assert_eq!(list(node), before);
+        // What the others remembered is known.
+        assert_eq!(bed.outcomes().connected, 0);
+        assert_eq!(socket.peer_addr().unwrap(), vip);
+        assert_eq!(
+            bed.notes().sweep(|flow| flow.destination == vip).unwrap(),
+            1
+        );
         bed.remove();
         bed.remove();
         assert!(!node.exists() && neighbour.exists());
@@ -189,11 +305,12 @@ fn what_is_missing_is_told() {
             let location = Location {
                 cgroup: cgroup.into(),
                 pins: pins.into(),
+                ..Location::default()
             };
             let opened = EbpfTarget::open(&location).map(drop);
             opened.unwrap_err().to_string()
         };
-        let Location { cgroup, pins } = &bed.location;
+        let Location { cgroup, pins, .. } = &bed.location;
         let told = open(Path::new("/proc"), pins);
         assert!(told.contains("it is not a directory of cgroup2"), "{told}");
         let other = std::env::temp_dir().join(format!("portolan-pins-{}", std::process::id()));

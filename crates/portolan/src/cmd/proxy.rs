@@ -112,7 +112,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
             config::file::write(&options.config, &path)?;
             Ok(ExitCode::SUCCESS)
         }
-        Task::Cleanup => Ok(clean_up()),
+        Task::Cleanup => Ok(clean_up(&options.config)),
         Task::InitOnly => Ok(set_up(&options.config)),
         Task::Serve(file) => {
             set_up(&options.config);
@@ -201,8 +201,8 @@ fn set_up(config: &Config) -> ExitCode {
 }
 
 /// Takes away what is ours, whatever mode it is of.
-fn clean_up() -> ExitCode {
-    let failed = Mode::clean_up_all();
+fn clean_up(config: &Config) -> ExitCode {
+    let failed = Mode::clean_up_all(config);
     for (mode, error) in &failed {
         tracing::error!(mode = mode.name(), %error, "something of this mode may still stand");
     }

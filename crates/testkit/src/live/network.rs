@@ -157,6 +157,11 @@ impl Network {
         &self.n1.netns
     }
 
+    /// The namespaces of its pods.
+    pub fn pods(&self) -> Vec<&Netns> {
+        self.pods.values().map(|pod| &pod.netns).collect()
+    }
+
     /// Whether `address` is one of the node under test.
     pub fn is_node(&self, address: IpAddr) -> bool {
         let family = Family::of(address);

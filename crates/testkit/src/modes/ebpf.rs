@@ -13,9 +13,14 @@ use crate::scenario::Scenario;
 
 /// A bpffs that only this process sees: what is pinned there goes with it. The words say why there is none.
 static PINS: LazyLock<Result<(), String>> = LazyLock::new(|| {
-    let mounted = mount::make_private().and_then(|()| mount::bpffs(Path::new("/sys/fs/bpf")));
+    let mounted = mount::make_private()
+        .and_then(|()| mount::bpffs(Path::new("/sys/fs/bpf")))
+        .and_then(|()| mount::tmpfs(Path::new(NAMESPACES)));
     mounted.map_err(|error| error.to_string())
 });
+
+/// Where the namespaces of pods are shown: a directory of each scenario in a tmpfs of this process.
+const NAMESPACES: &str = "/mnt";
 
 /// Runs a scenario; each has a cgroup and a directory of pins of its own.
 pub(super) fn run(scenario: &Scenario) -> Outcome {
@@ -27,6 +32,10 @@ pub(super) fn run(scenario: &Scenario) -> Outcome {
         let mut location = Location::default();
         let cgroup = Cgroup::new(&location.cgroup).map_err(|error| error.to_string())?;
         location.cgroup = cgroup.path().into();
+        location.namespaces =
+            Path::new(NAMESPACES).join(cgroup.path().file_name().unwrap_or_default());
+        let shown = &location.namespaces;
+        std::fs::create_dir(shown).map_err(|error| error.to_string())?;
         let sockets = AtSockets {
             cgroup: &cgroup,
             connects: |state: &ebpf::State, packet, is_bound| {
@@ -35,6 +44,11 @@ pub(super) fn run(scenario: &Scenario) -> Outcome {
             connected: |target: &EbpfTarget| {
                 let outcomes = target.outcomes().map_err(|error| error.to_string())?;
                 Ok(outcomes.connected)
+            },
+            namespaces: shown,
+            look: |target| {
+                let known = target.notes().refresh();
+                known.map(drop).map_err(|error| error.to_string())
             },
         };
         let mut node = None;
@@ -45,6 +59,7 @@ pub(super) fn run(scenario: &Scenario) -> Outcome {
             target.map_err(|error| error.to_string())
         };
         let outcome = against_kernel_and_sockets(&Ebpf, open, &sockets, scenario);
+        hide(shown).map_err(|error| error.to_string())?;
         if let Some(node) = node {
             let removed = node.run(|| EbpfTarget::remove(&location));
             let removed = removed.map_err(|error| error.to_string())?;
@@ -53,4 +68,12 @@ pub(super) fn run(scenario: &Scenario) -> Outcome {
         Ok(outcome)
     };
     proof().unwrap_or_else(|words| Outcome::Failed(vec![words]))
+}
+
+/// A namespace lives as long as it is shown.
+fn hide(directory: &Path) -> portolan_kernel::Result<()> {
+    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+        mount::unmount(&entry.path())?;
+    }
+    Ok(())
 }

@@ -1,14 +1,17 @@
 //! `--count-connections`: what the kernel has counted, read when somebody asks and not before.
 
+use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use portolan_kernel::nft::ConnectionCounts;
-use portolan_model::counts::Counts;
+use portolan_model::counts::{Counts, PortCount};
 use portolan_model::{ApplyError, NodeFacts, PortKey, Snapshot};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
+
+use super::sockets::Sockets;
 
 /// The kernel's counts and their totals.
 #[derive(Debug)]
@@ -23,6 +26,8 @@ struct State {
     table: Option<ConnectionCounts>,
     pairs_max: u32,
     counts: Counts,
+    /// Of the programs of eBPF mode.
+    programs: Counts,
 }
 
 impl State {
@@ -42,6 +47,33 @@ impl State {
             None => self.table = None,
         }
         Ok(())
+    }
+
+    fn read_programs(&mut self, snapshot: &Snapshot, sockets: &Sockets) -> Result<(), ApplyError> {
+        let counted = sockets.pairs(|flow| {
+            let frontend = snapshot.frontend(flow.protocol, flow.destination);
+            let owner = frontend.and_then(|frontend| snapshot.owner(&frontend));
+            owner.is_none_or(|port| port.endpoint(flow.replier).is_none())
+        })?;
+        self.programs.take(snapshot, counted);
+        Ok(())
+    }
+
+    /// What the rules have counted and what programs have.
+    fn all(&self) -> BTreeMap<PortKey, PortCount> {
+        let mut all = self.counts.ports().clone();
+        for (key, more) in self.programs.ports() {
+            let port = all.entry(key.clone()).or_default();
+            port.total += more.total;
+            for (endpoint, count) in &more.endpoints {
+                *port.endpoints.entry(*endpoint).or_default() += count;
+            }
+        }
+        all
+    }
+
+    fn others(&self) -> u64 {
+        self.counts.others() + self.programs.others()
     }
 }
 
@@ -69,6 +101,7 @@ impl Tally {
             table: None,
             pairs_max,
             counts: Counts::default(),
+            programs: Counts::default(),
         };
         let tally = Tally {
             state: Mutex::new(state),
@@ -76,28 +109,28 @@ impl Tally {
             others,
         };
         // The rules begin to count now, not when somebody asks for the first time.
-        drop(tally.update(&Snapshot::new(NodeFacts::default())));
+        drop(tally.update(&Snapshot::new(NodeFacts::default()), &Sockets::default()));
         tally
     }
 
     /// Brings the metrics up to date: one series for each Service port that has had a flow. They are whole as long as
     /// what is returned is kept.
-    pub(super) fn publish(&self, snapshot: &Snapshot) -> impl Sized {
-        let state = self.update(snapshot);
+    pub(super) fn publish(&self, snapshot: &Snapshot, sockets: &Sockets) -> impl Sized + use<'_> {
+        let state = self.update(snapshot, sockets);
         self.connections.clear();
-        for (key, count) in state.counts.ports() {
-            let series = self.connections.get_or_create(&labels(key));
+        for (key, count) in state.all() {
+            let series = self.connections.get_or_create(&labels(&key));
             series.inc_by(count.total);
         }
-        self.others
-            .inc_by(state.counts.others() - self.others.get());
+        self.others.inc_by(state.others() - self.others.get());
         state
     }
 
     /// The same with every endpoint, for people and programs that ask for it.
-    pub(super) fn json(&self, snapshot: &Snapshot) -> Value {
-        let state = self.update(snapshot);
-        let ports = state.counts.ports().iter().map(|(key, count)| {
+    pub(super) fn json(&self, snapshot: &Snapshot, sockets: &Sockets) -> Value {
+        let state = self.update(snapshot, sockets);
+        let all = state.all();
+        let ports = all.iter().map(|(key, count)| {
             let endpoints = count.endpoints.iter();
             let endpoints: serde_json::Map<String, Value> = endpoints
                 .map(|(address, count)| (address.to_string(), json!(count)))
@@ -112,12 +145,13 @@ impl Tally {
             })
         });
         let ports: Vec<Value> = ports.collect();
-        json!({ "ports": ports, "others": state.counts.others() })
+        json!({ "ports": ports, "others": state.others() })
     }
 
-    fn update(&self, snapshot: &Snapshot) -> MutexGuard<'_, State> {
+    fn update(&self, snapshot: &Snapshot, sockets: &Sockets) -> MutexGuard<'_, State> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Err(error) = state.read(snapshot) {
+        let read = [state.read(snapshot), state.read_programs(snapshot, sockets)];
+        for error in read.into_iter().filter_map(Result::err) {
             tracing::warn!(%error, "connections are told as they were counted before");
         }
         state

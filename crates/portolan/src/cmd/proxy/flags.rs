@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context, anyhow, bail};
 use clap::{ArgAction, ValueEnum};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use portolan_kernel::ebpf::Location;
 use portolan_model::sync::Pace;
 use portolan_reflect::{DetectLocal, NodeOptions, NodePortAddresses};
 use tokio::sync::watch;
@@ -44,9 +45,37 @@ pub struct Args {
     #[arg(long)]
     count_connections: bool,
     #[command(flatten)]
+    ebpf: EbpfArgs,
+    #[command(flatten)]
     health: ejection::flags::HealthArgs,
     #[command(flatten)]
     given: Given,
+}
+
+/// Where eBPF mode has what it needs.
+#[derive(clap::Args)]
+struct EbpfArgs {
+    /// Cgroup at which the programs of eBPF mode stand: processes below it are served at their sockets [default: the
+    /// root of the cgroup2 hierarchy].
+    #[arg(long, value_name = "DIRECTORY")]
+    ebpf_cgroup: Option<PathBuf>,
+    /// Directory of a bpffs that is Portolan's alone [default: /sys/fs/bpf/portolan].
+    #[arg(long, value_name = "DIRECTORY")]
+    ebpf_pins: Option<PathBuf>,
+    /// Directory in which the container runtime shows the network namespaces of pods [default: /run/netns].
+    #[arg(long, value_name = "DIRECTORY")]
+    ebpf_namespaces: Option<PathBuf>,
+}
+
+impl EbpfArgs {
+    fn location(self) -> Location {
+        let standard = Location::default();
+        Location {
+            cgroup: self.ebpf_cgroup.unwrap_or(standard.cgroup),
+            pins: self.ebpf_pins.unwrap_or(standard.pins),
+            namespaces: self.ebpf_namespaces.unwrap_or(standard.namespaces),
+        }
+    }
 }
 
 /// What the command is to do.
@@ -72,7 +101,7 @@ impl Args {
     /// Checks and sorts what was given, and reads the file.
     pub(super) fn choose(self) -> anyhow::Result<Chosen> {
         let mut warnings = Vec::new();
-        let (config, file) = match &self.config {
+        let (mut config, file) = match &self.config {
             None => (self.given.config().map_err(|words| anyhow!(words))?, None),
             Some(path) => {
                 let (file, mut config, told) = file::load(path)?;
@@ -88,6 +117,7 @@ impl Args {
                 (config, Some(Box::new(file)))
             }
         };
+        config.ebpf = self.ebpf.location();
         let dead = self.given.dead();
         warnings.extend(dead.iter().map(|name| format!("--{name} has no effect")));
         warnings.extend(config::notes(&config, &config.mode));
@@ -354,6 +384,19 @@ mod tests {
         assert!(!given.reset_gone_connections && !given.count_connections);
         let given = options("--reset-gone-connections --count-connections").unwrap();
         assert!(given.reset_gone_connections && given.count_connections);
+    }
+
+    #[test]
+    fn ebpf_mode_has_its_places() {
+        let standard = options("").unwrap().config.ebpf;
+        assert_eq!(standard, Location::default());
+        let line = "--ebpf-cgroup /c --ebpf-pins /p --ebpf-namespaces /n";
+        let wanted = Location {
+            cgroup: "/c".into(),
+            pins: "/p".into(),
+            namespaces: "/n".into(),
+        };
+        assert_eq!(options(line).unwrap().config.ebpf, wanted);
     }
 
     #[test]

@@ -1,19 +1,26 @@
 //! Stale flows of UDP and SCTP: looked for after the rules have changed, on the same thread, never in their way.
 //! Connections to endpoints that have just been ejected: those that were never answered go elsewhere at once.
+//! What conntrack has of them and, in eBPF mode, what sockets have.
 
 use std::time::{Duration, Instant};
 
 use portolan_kernel::Conntrack;
-use portolan_model::{ApplyError, Doors, Snapshot, Sweep, Sweeper, newly_ejected};
+use portolan_model::{ApplyError, Doors, Protocol, Snapshot, Sweep, Sweeper, newly_ejected};
 
 use super::metrics::Telemetry;
+use super::sockets::Sockets;
 
 /// conntrack of this network namespace, and what is still to be looked for in it.
 pub(super) struct Flows {
     conntrack: Conntrack,
     sweeper: Sweeper,
     standing: Option<Snapshot>,
+    /// When to look for namespaces that have come or gone, in eBPF mode.
+    namespaces_due: Option<Duration>,
 }
+
+/// Sockets of UDP in a pod that is newer than this may still meet the rules.
+const NAMESPACES_EVERY: Duration = Duration::from_secs(2);
 
 impl Flows {
     /// Those of the network namespace that the calling thread is in; `relay` waits behind these doors, if there is one.
@@ -22,11 +29,12 @@ impl Flows {
             conntrack: Conntrack::open()?,
             sweeper: relay.map_or(Sweeper::default(), Sweeper::with_relay),
             standing: None,
+            namespaces_due: None,
         })
     }
 
     /// `snapshot` stands in the kernel.
-    pub(super) fn on_stands(&mut self, snapshot: &Snapshot) {
+    pub(super) fn on_stands(&mut self, snapshot: &Snapshot, sockets: &Sockets) {
         self.sweeper.on_stands(snapshot);
         let before = self.standing.replace(snapshot.clone());
         let out = before.map(|before| newly_ejected(&before, snapshot));
@@ -39,22 +47,29 @@ impl Flows {
                     tracing::warn!(%error, "connections that were not answered go nowhere")
                 }
             }
+            sockets.leave(&out);
         }
     }
 
     /// When [`Flows::sweep`] wants to be called, counted from its `start`.
     pub(super) fn due(&self) -> Option<Duration> {
-        self.sweeper.due()
+        let all = [self.sweeper.due(), self.namespaces_due];
+        all.into_iter().flatten().min()
     }
 
     /// Forgets stale flows, if that is due. A failure is told and counted, and done anew later.
     pub(super) fn sweep(&mut self, start: Instant, telemetry: &Telemetry) {
+        let now = start.elapsed();
+        if self.namespaces_due.is_none_or(|due| due <= now) {
+            let has_programs = telemetry.sockets.refresh();
+            self.namespaces_due = has_programs.then_some(now + NAMESPACES_EVERY);
+        }
         let began = Instant::now();
         let Some(sweep) = self.sweeper.begin(start.elapsed()) else {
             return;
         };
         let mut deleted = 0;
-        let result = self.look(&sweep, &mut deleted);
+        let result = self.look(&sweep, &telemetry.sockets, &mut deleted);
         let took = began.elapsed();
         telemetry.swept(deleted, took, result.is_ok());
         self.sweeper.end(start.elapsed(), took, result.is_ok());
@@ -64,7 +79,15 @@ impl Flows {
         }
     }
 
-    fn look(&mut self, sweep: &Sweep, deleted: &mut u64) -> Result<(), ApplyError> {
+    fn look(
+        &mut self,
+        sweep: &Sweep,
+        sockets: &Sockets,
+        deleted: &mut u64,
+    ) -> Result<(), ApplyError> {
+        if sweep.protocols().contains(&Protocol::Udp) {
+            *deleted += sockets.sweep(|flow| sweep.is_stale(flow))?;
+        }
         sweep.protocols().into_iter().try_for_each(|protocol| {
             let is_stale = |flow: &_| sweep.is_stale(flow);
             self.conntrack.sweep(protocol, is_stale, deleted)

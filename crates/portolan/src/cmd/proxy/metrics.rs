@@ -230,13 +230,18 @@ impl Telemetry {
     /// The same, and it tells what the kernel counts from now on.
     pub(super) fn counting(mut self, pairs_max: u32) -> Self {
         self.tally = Some(Tally::new(pairs_max, &mut self.registry));
+        self.sockets.counts = true;
         self
     }
 
     /// What was counted, endpoint by endpoint; `None` when nothing is counted.
     pub(super) fn counters(&self) -> Option<Value> {
         let reflection = self.lock().reflection.clone();
-        Some(self.tally.as_ref()?.json(&reflection?.snapshot))
+        Some(
+            self.tally
+                .as_ref()?
+                .json(&reflection?.snapshot, &self.sockets),
+        )
     }
 
     /// A new Snapshot is to be programmed.
@@ -342,7 +347,7 @@ impl Telemetry {
         let mut published = None;
         if let Some(reflection) = &reflection {
             let tally = self.tally.as_ref();
-            published = tally.map(|tally| tally.publish(&reflection.snapshot));
+            published = tally.map(|tally| tally.publish(&reflection.snapshot, &self.sockets));
             let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
             let ports = || reflection.snapshot.ports();
             let mut names: Vec<_> = ports().map(|port| &port.key.service).collect();

@@ -6,7 +6,6 @@ use portolan_dataplane::ebpf::Ebpf;
 use portolan_dataplane::iptables::Iptables;
 use portolan_dataplane::ipvs::Ipvs;
 use portolan_dataplane::nftables::Nftables;
-use portolan_kernel::ebpf::Location;
 use portolan_kernel::iptables::Variant;
 use portolan_kernel::ipvs::{Settings, Timeouts};
 use portolan_kernel::{EbpfTarget, IptablesTarget, IpvsTarget, NftTarget};
@@ -90,8 +89,10 @@ impl Mode {
                 spawn_blocking(move || loop_.run(backend, target, pace, &runtime))
             }
             Mode::Ebpf => {
-                let target = EbpfTarget::open(&Location::default())?;
-                tracing::warn!("connections that programs make are not counted and not reset");
+                let target = EbpfTarget::open(&config.ebpf)?;
+                for words in target.lacks() {
+                    tracing::warn!("this kernel lacks programs of eBPF mode: {words}");
+                }
                 loop_.telemetry.sockets.are_noted(target.notes());
                 spawn_blocking(move || loop_.run(Ebpf, target, pace, &runtime))
             }
@@ -115,18 +116,18 @@ impl Mode {
     }
 
     /// Takes away what this mode has in the kernel; nothing happens if nothing is there.
-    fn clean_up(self) -> Result<(), ApplyError> {
+    fn clean_up(self, config: &Config) -> Result<(), ApplyError> {
         match self {
             Mode::Nftables | Mode::Userspace => NftTarget::open()?.remove(),
             Mode::Iptables => portolan_kernel::iptables::clean_up(),
             Mode::Ipvs => portolan_kernel::ipvs::clean_up(),
-            Mode::Ebpf => EbpfTarget::remove(&Location::default()),
+            Mode::Ebpf => EbpfTarget::remove(&config.ebpf),
         }
     }
 
     /// Takes away what any mode has in the kernel, and says which could not (`--cleanup`).
-    pub(super) fn clean_up_all() -> Vec<(Mode, ApplyError)> {
-        let failed = |mode: Mode| mode.clean_up().err().map(|error| (mode, error));
+    pub(super) fn clean_up_all(config: &Config) -> Vec<(Mode, ApplyError)> {
+        let failed = |mode: Mode| mode.clean_up(config).err().map(|error| (mode, error));
         Mode::ALL.into_iter().filter_map(failed).collect()
     }
 
@@ -139,9 +140,9 @@ impl Mode {
     }
 
     /// Takes away what other modes have left. Connections that they have led to endpoints live on in conntrack.
-    pub(super) fn clean_up_others(self) {
+    pub(super) fn clean_up_others(self, config: &Config) {
         for other in Mode::ALL.into_iter().filter(|other| !self.has(*other)) {
-            if let Err(error) = other.clean_up() {
+            if let Err(error) = other.clean_up(config) {
                 tracing::warn!(mode = other.name(), %error, "what another mode has left may still stand");
             }
         }

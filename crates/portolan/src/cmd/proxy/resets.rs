@@ -84,7 +84,12 @@ impl Worker {
             return;
         };
         let mut doomed = Vec::new();
+        let at_sockets = self.telemetry.sockets.reset(|c| gone.fate(c));
         let result = self.reset(&gone, start.elapsed(), &mut doomed);
+        let (ended, result) = match at_sockets {
+            Ok(ended) => (ended as usize, result),
+            Err(error) => (0, Err(error)),
+        };
         let took = began.elapsed();
         let look = match &result {
             Ok(true) => Look::Whole,
@@ -92,9 +97,13 @@ impl Worker {
             Err(_) => Look::Failed,
         };
         self.resetter.end(start.elapsed(), took, look);
-        self.telemetry.reset(doomed.len(), look);
+        self.telemetry.reset(doomed.len() + ended, look);
         match result {
-            Ok(_) => tracing::debug!(count = doomed.len(), ?took, "gone connections reset"),
+            Ok(_) => tracing::debug!(
+                count = doomed.len() + ended,
+                ?took,
+                "gone connections reset"
+            ),
             Err(error) => {
                 tracing::error!(%error, "gone connections may live on, trying again");
             }

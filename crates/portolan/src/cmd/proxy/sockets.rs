@@ -1,10 +1,13 @@
 //! What the programs of eBPF mode note about the sockets that they connect, for metrics and for those threads that watch
 //! connections: to conntrack these go to an endpoint by themselves.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use portolan_kernel::ebpf::Notes;
+use portolan_model::reset::{Connection, Fate};
+use portolan_model::{ApplyError, Flow, Listener};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
@@ -14,6 +17,8 @@ use prometheus_client::registry::Registry;
 pub(super) struct Sockets {
     notes: Mutex<Option<Notes>>,
     outcomes: Family<[(&'static str, &'static str); 1], Counter>,
+    /// Whether flows are counted.
+    pub(super) counts: bool,
 }
 
 impl Sockets {
@@ -33,6 +38,11 @@ impl Sockets {
         if let Err(error) = notes.want_dials() {
             tracing::warn!(%error, "connections that programs make say nothing about endpoints");
         }
+        if self.counts
+            && let Err(error) = notes.want_pairs()
+        {
+            tracing::warn!(%error, "connections that programs make are not counted");
+        }
         *self.lock() = Some(notes);
     }
 
@@ -48,6 +58,52 @@ impl Sockets {
             tracing::debug!(%error, "a connection was not looked at");
             None
         })
+    }
+
+    /// What the programs have counted; nothing in other modes. Pairs of which `is_old` says so are forgotten.
+    pub(super) fn pairs(
+        &self,
+        is_old: impl Fn(&Flow) -> bool,
+    ) -> Result<Vec<(Flow, u64)>, ApplyError> {
+        let notes = self.lock().clone();
+        notes.map_or(Ok(Vec::new()), |notes| notes.pairs(is_old))
+    }
+
+    /// Looks for namespaces that have come or gone; false in other modes.
+    pub(super) fn refresh(&self) -> bool {
+        let Some(notes) = self.lock().clone() else {
+            return false;
+        };
+        if let Err(error) = notes.refresh() {
+            tracing::warn!(%error, "sockets of UDP in new pods are not connected by programs");
+        }
+        true
+    }
+
+    /// Ends or forgets stale flows of UDP, and says how many.
+    pub(super) fn sweep(&self, is_stale: impl Fn(&Flow) -> bool) -> Result<u64, ApplyError> {
+        let notes = self.lock().clone();
+        notes.map_or(Ok(0), |notes| notes.sweep(is_stale))
+    }
+
+    /// Ends connections that lead nowhere, and says how many.
+    pub(super) fn reset(
+        &self,
+        fate: impl Fn(&Connection) -> Fate + Sync,
+    ) -> Result<u64, ApplyError> {
+        let notes = self.lock().clone();
+        notes.map_or(Ok(0), |notes| notes.reset(fate))
+    }
+
+    /// Ends connections to these endpoints that were not answered.
+    pub(super) fn leave(&self, listeners: &BTreeSet<Listener>) {
+        let Some(notes) = self.lock().clone() else {
+            return;
+        };
+        match notes.leave(listeners) {
+            Ok(count) => tracing::debug!(count, "sockets that were not answered are told"),
+            Err(error) => tracing::warn!(%error, "sockets that were not answered go on waiting"),
+        }
     }
 
     /// Brings the metrics up to date; what cannot be read stays as it was.

@@ -80,7 +80,7 @@ impl Parts {
         if running.stands.wait_for(|stands| *stands).await.is_err() {
             return running.end().await;
         }
-        clean_up_others(mode).await?;
+        clean_up_others(mode, &self.config).await?;
         loop {
             let next = tokio::select! {
                 ended = &mut running.task => return ended.context("the sync loop has died")?,
@@ -150,7 +150,7 @@ impl Parts {
         };
         self.telemetry.runs(&winner.wanted);
         loser.end().await?;
-        clean_up_others(winner.wanted.mode).await?;
+        clean_up_others(winner.wanted.mode, &self.config).await?;
         Ok(winner)
     }
 }
@@ -175,8 +175,9 @@ async fn next(wanted: &mut watch::Receiver<Wanted>) -> Wanted {
     }
 }
 
-async fn clean_up_others(mode: Mode) -> anyhow::Result<()> {
-    let work = tokio::task::spawn_blocking(move || mode.clean_up_others());
+async fn clean_up_others(mode: Mode, config: &Config) -> anyhow::Result<()> {
+    let config = config.clone();
+    let work = tokio::task::spawn_blocking(move || mode.clean_up_others(&config));
     work.await.context("cleaning up has died")?;
     tracing::info!(mode = mode.name(), "the rules stand alone");
     Ok(())

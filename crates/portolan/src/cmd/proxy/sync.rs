@@ -69,7 +69,7 @@ impl Loop {
             }
             // Flows are looked at by what stands now: in between, on this very thread, nothing changes.
             if let (true, Some(snapshot)) = (outcome.stands, sync.snapshot()) {
-                self.flows.on_stands(snapshot);
+                self.flows.on_stands(snapshot, &self.telemetry.sockets);
                 self.standing.send_replace(Some(snapshot.clone()));
                 self.stands.send_replace(true);
             }

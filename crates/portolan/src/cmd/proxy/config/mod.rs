@@ -24,6 +24,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use ipnet::IpNet;
+use portolan_kernel::ebpf::Location;
 use serde::Serialize;
 
 pub(super) use decode::decode;
@@ -79,6 +80,9 @@ pub struct Config {
     pub(super) conntrack: Conntrack,
     pub(super) detect_local: DetectLocal,
     pub(super) detect_local_mode: String,
+    /// Ours, and no part of the file: only flags say it.
+    #[serde(skip)]
+    pub(super) ebpf: Location,
     pub(super) enable_profiling: bool,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) feature_gates: BTreeMap<String, bool>,
@@ -230,6 +234,7 @@ impl Default for Config {
             conntrack: Conntrack::default(),
             detect_local: DetectLocal::default(),
             detect_local_mode: "ClusterCIDR".into(),
+            ebpf: Location::default(),
             enable_profiling: false,
             feature_gates: BTreeMap::new(),
             healthz_bind_address: Some(healthz),
