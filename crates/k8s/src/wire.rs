@@ -8,13 +8,15 @@ use std::collections::BTreeMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use serde::{Deserialize, Deserializer};
 
+mod names;
 pub mod networking;
 mod resource;
 mod secret;
 mod slice;
 
+pub use names::{Namespace, Pod, PodIp, PodSpec, PodStatus, ServiceImport, ServiceImportSpec};
 pub use secret::Secret;
-pub use slice::{Conditions, Endpoint, EndpointPort, EndpointSlice, ForName, Hints};
+pub use slice::{Conditions, Endpoint, EndpointPort, EndpointSlice, ForName, Hints, TargetRef};
 
 /// `v1 Service`.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -61,6 +63,12 @@ pub struct ServiceSpec {
     pub load_balancer_source_ranges: Option<Vec<String>>,
     /// Port of the health check for LoadBalancers with external policy Local.
     pub health_check_node_port: Option<i64>,
+    /// Another name, for type `ExternalName`.
+    pub external_name: Option<String>,
+    /// Endpoints that are not ready have names, too.
+    pub publish_not_ready_addresses: Option<bool>,
+    /// Labels of the pods behind it.
+    pub selector: Option<BTreeMap<String, String>>,
 }
 
 /// `ServicePort`; `targetPort` is not read: EndpointSlices have the resolved numbers.
@@ -116,6 +124,8 @@ pub struct LoadBalancerStatus {
 pub struct Ingress {
     /// Address; absent when there is only a host name.
     pub ip: Option<String>,
+    /// Host name; absent when there is an address.
+    pub hostname: Option<String>,
     /// `VIP` (or absent) or `Proxy`.
     pub ip_mode: Option<String>,
 }

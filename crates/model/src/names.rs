@@ -127,6 +127,8 @@ pub struct Service {
     pub external_names: Vec<HostName>,
     /// Whether endpoints that are not ready have names, too.
     pub publish_not_ready: bool,
+    /// Whether `spec.selector` chooses its pods; else somebody writes its slices.
+    pub selects: bool,
 }
 
 /// What stands behind the name of a Service.
@@ -147,11 +149,8 @@ pub enum ServiceKind {
 pub struct Slice {
     /// Its identity.
     pub object: ObjectName,
-    /// The Service that it belongs to; `None` when it belongs to none, and then it says nothing.
-    pub service: Option<Owner>,
-    /// The cluster that it comes from, for slices of a ServiceImport
-    /// (`multicluster.kubernetes.io/source-cluster`).
-    pub cluster: Option<Label>,
+    /// Whose endpoints these are.
+    pub backs: Backs,
     /// Ports of all its endpoints.
     pub ports: Vec<Port>,
     /// Who stands behind the Service.
@@ -159,6 +158,22 @@ pub struct Slice {
     /// When the change that it tells of was made (annotation `endpoints.kubernetes.io/last-change-trigger-time`), in
     /// milliseconds since 1970.
     pub changed_ms: Option<u64>,
+}
+
+/// Whose endpoints a slice has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Backs {
+    /// Nobody's: the slice says nothing.
+    Nobody,
+    /// Those of a Service (`kubernetes.io/service-name`).
+    Service(Owner),
+    /// Those of a ServiceImport (`multicluster.kubernetes.io/service-name`).
+    Import {
+        /// The ServiceImport.
+        owner: Owner,
+        /// The cluster that they come from (`multicluster.kubernetes.io/source-cluster`).
+        cluster: Label,
+    },
 }
 
 /// One endpoint of a slice.
@@ -183,7 +198,7 @@ pub struct Pod {
     pub object: ObjectName,
     /// `status.podIPs`.
     pub addresses: Vec<IpAddr>,
-    /// Whether it still uses its addresses: it has not succeeded, failed or been deleted.
+    /// Whether it still uses its addresses: it has neither succeeded nor failed. One that is being deleted still does.
     pub live: bool,
     /// `spec.hostNetwork`: its addresses are those of its node, and say nothing about who asks.
     pub host_network: bool,

@@ -12,6 +12,7 @@
 
 mod address;
 mod annotation;
+pub mod dns;
 mod names;
 mod node;
 mod problems;

@@ -29,10 +29,26 @@ pub struct Endpoint {
     pub addresses: Option<Vec<String>>,
     /// Conditions.
     pub conditions: Conditions,
+    /// Name below that of the Service.
+    pub hostname: Option<String>,
     /// Name of its node.
     pub node_name: Option<String>,
+    /// The object that it was made of.
+    pub target_ref: Option<TargetRef>,
+    /// Where it runs.
+    pub zone: Option<String>,
     /// Topology hints.
     pub hints: Option<Hints>,
+}
+
+/// `ObjectReference`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct TargetRef {
+    /// `Pod`, mostly.
+    pub kind: Option<String>,
+    /// Its name.
+    pub name: Option<String>,
 }
 
 /// `EndpointConditions`.
