@@ -3,6 +3,18 @@
 //! A server reads the query, and asks [`Answer::at_once`]. What can be answered without waiting is answered there, on the
 //! thread that received it; the rest goes to [`Answer::later`] as a task.
 
+mod batch;
+mod front;
+mod https;
+mod limits;
+mod listen;
+mod stream;
+mod tcp;
+mod udp;
+
+pub use limits::Limits;
+pub use listen::{Bound, ListenError, Listener, Protocol, Server, bind};
+
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 

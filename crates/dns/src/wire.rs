@@ -9,7 +9,7 @@ mod query;
 
 pub use builder::{Builder, Section, point, refuse, refuse_unread};
 pub use name::{Name, NameError, eq_names, labels, lower, skip_name};
-pub use query::{Edns, Query, Unreadable};
+pub use query::{Edns, Query, Unreadable, smallest_ttl};
 
 /// Bytes of the header.
 pub const HEADER_BYTES: usize = 12;

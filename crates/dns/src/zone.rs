@@ -8,9 +8,27 @@
 //! what differs stands in docs/dns.md. Whether a name exists is exact: a name that has a record or a child is no
 //! NXDOMAIN (RFC 8020, RFC 2308).
 
+mod answer;
+mod asked;
 mod config;
+mod dashed;
+mod external;
+mod index;
+mod live;
+mod records;
+mod search;
+mod service;
+mod store;
+mod transfer;
+mod write;
 
-pub use config::{Config, PodNames};
+pub use config::{Config, PodNames, TTL_DEFAULT};
+pub use external::External;
+pub use index::Index;
+pub use live::Live;
+pub use search::{candidates, is_first_of};
+pub use store::Zone;
+pub use transfer::Transfer;
 
 use crate::wire::Name;
 

@@ -71,6 +71,13 @@ impl<'o> Builder<'o> {
         }
     }
 
+    /// For records that are copied elsewhere: there is no end of room, and the message is not finished.
+    pub(crate) fn scratch(query: &Query<'_>, out: &'o mut Vec<u8>) -> Self {
+        let mut builder = Builder::new(query, out, 0);
+        builder.room = usize::MAX;
+        builder
+    }
+
     /// Sets AA: the answer comes from whoever is responsible for the name.
     pub fn set_authoritative(&mut self) {
         self.authoritative = true;
@@ -159,7 +166,8 @@ impl<'o> Builder<'o> {
             return false;
         }
         self.out[begin - 2..begin].copy_from_slice(&(length as u16).to_be_bytes());
-        self.counts[self.section as usize] += 1;
+        let count = &mut self.counts[self.section as usize];
+        *count = count.saturating_add(1);
         true
     }
 

@@ -99,6 +99,22 @@ impl<'a> Query<'a> {
         Query { name, ..*self }
     }
 
+    /// The same query about nothing, without EDNS.
+    pub fn unborrowed(&self) -> Query<'static> {
+        Query {
+            id: self.id,
+            opcode: self.opcode,
+            recursion_desired: self.recursion_desired,
+            checking_disabled: self.checking_disabled,
+            authentic_data: self.authentic_data,
+            name: &[0],
+            rtype: self.rtype,
+            class: self.class,
+            edns: None,
+            serial: self.serial,
+        }
+    }
+
     /// How many bytes the answer may have over UDP. EDNS may not ask for less than 512 (RFC 6891, section 6.2.3).
     pub fn datagram_bytes_max(&self) -> usize {
         let asked = self.edns.map_or(0, |edns| usize::from(edns.payload));
@@ -201,4 +217,26 @@ fn skip_owner(bytes: &[u8], at: usize) -> Option<(bool, usize)> {
         }
     }
     None
+}
+
+/// The smallest TTL of the records of an answer, OPT apart; for an answer without records that of its SOA, and `None`
+/// for one with none at all or that is no message.
+pub fn smallest_ttl(message: &[u8]) -> Option<u32> {
+    let header = message.first_chunk::<HEADER_BYTES>()?;
+    let count = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
+    let mut at = HEADER_BYTES;
+    for _ in 0..count(4) {
+        at = skip_owner(message, at)?.1 + 4;
+    }
+    let total: usize = [6, 8, 10].map(|at| usize::from(count(at))).iter().sum();
+    let mut smallest: Option<u32> = None;
+    // Every record moves on, so that this ends with the message.
+    for _ in 0..total {
+        let record = Record::read(message, at)?;
+        at = record.end;
+        if record.rtype != rtype::OPT {
+            smallest = Some(smallest.map_or(record.ttl, |ttl| ttl.min(record.ttl)));
+        }
+    }
+    smallest
 }

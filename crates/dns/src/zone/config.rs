@@ -3,12 +3,12 @@
 //! What selects objects (labels of Services and namespaces) is not here: it belongs into the watches. What happens to a
 //! name that does not exist (`fallthrough`) is the caller's, too.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::net::IpAddr;
 
 use portolan_model::names::Label;
 
-use crate::wire::Name;
+use crate::wire::{Name, labels};
 
 /// Time that answers may be kept, in seconds: CoreDNS' number.
 pub const TTL_DEFAULT: u32 = 5;
@@ -65,4 +65,69 @@ pub enum PodNames {
     Insecure,
     /// Only what a live pod in that namespace has.
     Verified,
+}
+
+/// A [`Config`] as answers need it.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    pub options: Config,
+    /// The longest first.
+    pub zones: Vec<Apex>,
+    /// In which zone of [`Prepared::zones`] the names are that PTR records lead to.
+    pub primary: Option<usize>,
+    /// Labels of [`Config::namespaces`].
+    allowed: HashSet<Box<[u8]>>,
+}
+
+/// One zone.
+#[derive(Debug)]
+pub(crate) struct Apex {
+    /// In lower case.
+    pub name: Name,
+    pub reverse: bool,
+    pub multicluster: bool,
+}
+
+impl Prepared {
+    pub fn new(options: Config) -> Self {
+        let lowered = |names: &[Name]| names.iter().map(Name::lowered).collect::<Vec<_>>();
+        let multicluster = lowered(&options.multicluster);
+        let mut names = lowered(&options.zones);
+        names.extend(multicluster.iter().cloned());
+        let first_forward = names
+            .iter()
+            .find(|name| !is_reverse(name) && !multicluster.contains(name))
+            .cloned();
+        names.sort_by(|a, b| (b.as_wire().len(), b).cmp(&(a.as_wire().len(), a)));
+        names.dedup();
+        let zones: Vec<Apex> = names
+            .into_iter()
+            .map(|name| Apex {
+                reverse: is_reverse(&name),
+                multicluster: multicluster.contains(&name),
+                name,
+            })
+            .collect();
+        let primary = zones
+            .iter()
+            .position(|zone| Some(&zone.name) == first_forward.as_ref());
+        let allowed = options.namespaces.iter();
+        Prepared {
+            allowed: allowed.map(|label| label.as_bytes().into()).collect(),
+            options,
+            zones,
+            primary,
+        }
+    }
+
+    /// Whether names of the namespace are asked for.
+    pub fn allows(&self, namespace: &[u8]) -> bool {
+        self.allowed.is_empty() || self.allowed.contains(namespace)
+    }
+}
+
+/// Whether the zone is one of addresses.
+fn is_reverse(zone: &Name) -> bool {
+    let all: Vec<&[u8]> = labels(zone.as_wire()).collect();
+    all.ends_with(&[b"in-addr", b"arpa"]) || all.ends_with(&[b"ip6", b"arpa"])
 }
