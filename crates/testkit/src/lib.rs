@@ -7,6 +7,7 @@
 //! Nobody depends on this crate but tests and the benchmark.
 
 pub mod cluster;
+pub mod dns;
 pub mod fake_ebpf;
 pub mod fake_iptables;
 pub mod fake_ipvs;

@@ -1,0 +1,6 @@
+//! Names under test: objects from fixtures, messages as text, and a slow zone that is obviously right.
+//!
+//! [`message`] reads answers with code of its own; [`objects`] turns the JSON of a cluster into changes.
+
+pub mod message;
+pub mod objects;
