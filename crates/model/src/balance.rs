@@ -12,10 +12,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::hash::{jhash, scale};
 
 /// How a Service port chooses among the endpoints that are eligible (annotation `portolan.dev/balance`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 pub enum Balance {
     /// Each new flow by itself, at random.
     #[default]

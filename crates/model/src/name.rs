@@ -5,8 +5,10 @@ use std::net::IpAddr;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 /// Transport protocol of a Service port (`spec.ports[].protocol`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Protocol {
     /// TCP, IP protocol 6; the default of a Service port.
     Tcp,
@@ -57,7 +59,7 @@ impl FromStr for Protocol {
 }
 
 /// IP family of an address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Family {
     /// IPv4.
     V4,
@@ -79,7 +81,9 @@ impl Family {
 }
 
 /// A set of families. Every Service port has one, so it needs no memory of its own.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 pub struct Families([bool; 2]);
 
 impl Families {
@@ -117,7 +121,7 @@ impl<const N: usize> From<[Family; N]> for Families {
 }
 
 /// Namespace and name of a Service; displayed as `namespace/name`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ServiceName {
     /// `metadata.namespace`.
     pub namespace: Arc<str>,
@@ -142,7 +146,7 @@ impl fmt::Display for ServiceName {
 }
 
 /// Identity of one Service port; displayed as `namespace/name:port/TCP`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PortKey {
     /// The Service that the port belongs to.
     pub service: ServiceName,

@@ -5,11 +5,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 
 use crate::name::Family;
 
 /// How traffic of pods is told from traffic of anybody else (kube-proxy's `detectLocalMode`).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LocalPods {
     /// Pods cannot be told apart: nobody is masqueraded towards ClusterIPs for coming from outside.
     #[default]
@@ -34,7 +35,7 @@ impl LocalPods {
 }
 
 /// What the node itself adds to the meaning of a Service.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeFacts {
     /// `metadata.name` of the Node; an endpoint with this `nodeName` is local.
     pub name: Arc<str>,

@@ -8,13 +8,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 
 use crate::balance::{Balance, WEIGHT_DEFAULT};
 use crate::name::{Families, Family, PortKey, Protocol};
 use crate::scheduler::Scheduler;
 
 /// `internalTrafficPolicy` or `externalTrafficPolicy`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TrafficPolicy {
     /// Every endpoint of the cluster may answer.
     #[default]
@@ -24,14 +25,14 @@ pub enum TrafficPolicy {
 }
 
 /// `sessionAffinity: ClientIP`: a client address stays with its endpoint.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Affinity {
     /// `sessionAffinityConfig.clientIP.timeoutSeconds`: how long without a new connection; default 10 800 s.
     pub timeout: Duration,
 }
 
 /// One endpoint of a Service port: an address and port out of an EndpointSlice with its conditions.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Endpoint {
     /// Where it listens.
     pub address: SocketAddr,
@@ -54,7 +55,7 @@ pub struct Endpoint {
 }
 
 /// Topology hints of an endpoint (KEP-2433, KEP-3015).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hints {
     /// `hints.forZones`: empty for an endpoint without this hint.
     pub zones: Vec<Arc<str>>,
@@ -115,7 +116,7 @@ impl fmt::Display for Listener {
 }
 
 /// Where a frontend listens: on an address of its own, or on every NodePort address of a family.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Place {
     /// One virtual address.
     Address(IpAddr),
@@ -134,7 +135,7 @@ impl Place {
 }
 
 /// A place, protocol and port at which a Service answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Frontend {
     /// Address, or the node's own.
     pub place: Place,
@@ -158,7 +159,7 @@ pub enum FrontendKind {
 }
 
 /// One port of one Service. Any combination of values is legal.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServicePort {
     /// Its identity.
     pub key: PortKey,
