@@ -23,12 +23,13 @@ mod tally;
 mod target;
 mod tcp;
 mod udp;
+pub mod wire;
 mod workers;
 
 pub use backend::{Ops, State, Userspace};
 pub use limits::{DIAL_TIMEOUTS, DatagramLimits, Limits, SESSION_IDLE, SESSION_IDLE_UNANSWERED};
 pub use original::{FindOriginal, Unknown};
-pub use relay::{CountsOf, Door, Relay, RelayError};
-pub use tally::{Count, Counts};
-pub use target::RelayTarget;
+pub use relay::{CountsOf, Door, Relay, RelayError, listen};
+pub use tally::{Count, Counted, Counts};
+pub use target::{Carrier, RelayTarget};
 pub use tcp::Dial;

@@ -9,7 +9,8 @@ use std::net::SocketAddr;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, OnceLock, mpsc};
 
-use portolan_model::{Doors, Family, NodeFacts, Origin, PortKey, Protocol, Snapshot};
+use portolan_model::{ApplyError, Doors, Family, NodeFacts, Origin, PortKey, Protocol, Snapshot};
+use serde::{Deserialize, Serialize};
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::net::UdpSocket;
 use tokio::sync;
@@ -25,7 +26,7 @@ use crate::udp::{self, Datagrams};
 use crate::workers::Workers;
 
 /// A place where the relay waits for clients.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Door {
     /// TCP or UDP.
     pub protocol: Protocol,
@@ -94,13 +95,35 @@ impl RelayError {
     }
 }
 
+impl From<RelayError> for ApplyError {
+    fn from(error: RelayError) -> Self {
+        ApplyError {
+            doing: error.doing(),
+            words: error.words(),
+        }
+    }
+}
+
+/// A door that stands.
+struct OpenDoor {
+    /// For whoever is to go on with it.
+    socket: Socket,
+    closed: CancellationToken,
+}
+
+impl Drop for OpenDoor {
+    fn drop(&mut self) {
+        self.closed.cancel();
+    }
+}
+
 /// Carries flows from doors to endpoints. When it is dropped, everything ends at once; see [`Relay::drain`].
 pub struct Relay {
     workers: Arc<Workers>,
     book: Arc<Book>,
     connections: Arc<Connections>,
     datagrams: Arc<Datagrams>,
-    doors: BTreeMap<Door, CancellationToken>,
+    doors: BTreeMap<Door, OpenDoor>,
     /// Tasks of doors, connections and UDP clients.
     tasks: TaskTracker,
 }
@@ -151,20 +174,40 @@ impl Relay {
                 opened.push((*door, self.open(*door)?));
             }
         }
-        self.doors.retain(|door, closed| {
-            let stays = wanted.contains(door);
-            if !stays {
-                closed.cancel();
-            }
-            stays
-        });
+        self.doors.retain(|door, _| wanted.contains(door));
         for (door, socket) in opened {
-            let closed = CancellationToken::new();
-            let listening = self.attend(door, socket, closed.clone());
-            listening.map_err(|error| RelayError::Listen { door, error })?;
-            self.doors.insert(door, closed);
+            self.adopt(door, socket)?;
         }
         Ok(())
+    }
+
+    /// Waits at a socket that somebody has opened for `door` with [`listen`].
+    pub fn adopt(&mut self, door: Door, socket: Socket) -> Result<(), RelayError> {
+        let closed = CancellationToken::new();
+        let own = socket.try_clone();
+        let listening = own.and_then(|own| self.attend(door, own, closed.clone()));
+        listening.map_err(|error| RelayError::Listen { door, error })?;
+        self.doors.insert(door, OpenDoor { socket, closed });
+        Ok(())
+    }
+
+    /// Closes this door, if it stands.
+    pub fn close(&mut self, door: &Door) {
+        self.doors.remove(door);
+    }
+
+    /// Gives all doors away: whoever comes from now on waits for somebody else.
+    pub fn give(&mut self) -> Vec<(Door, Socket)> {
+        let doors = self.doors();
+        self.doors.clear();
+        doors
+    }
+
+    /// The doors that stand, with second handles of their sockets.
+    pub fn doors(&self) -> Vec<(Door, Socket)> {
+        let all = self.doors.iter();
+        all.filter_map(|(door, open)| Some((*door, open.socket.try_clone().ok()?)))
+            .collect()
     }
 
     /// Opens a socket on one of the relay's own threads: they are in its namespace, the caller may be elsewhere.
@@ -227,7 +270,6 @@ impl Relay {
     /// Closes all doors and waits until all connections have come to their end, however long that takes: a peer that is
     /// dead is noticed. UDP clients begin anew elsewhere.
     pub fn drain(mut self) {
-        self.doors.values().for_each(CancellationToken::cancel);
         self.doors.clear();
         self.tasks.close();
         let tallies = self.book.tallies();
@@ -259,8 +301,9 @@ impl CountsOf {
     }
 }
 
-/// A socket that listens at `door`. The address may be one that the node gets only in a moment.
-fn listen(door: &Door) -> Result<Socket, RelayError> {
+/// A socket that listens at `door`, in the network namespace of the calling thread. The address may be one that the node
+/// gets only in a moment.
+pub fn listen(door: &Door) -> Result<Socket, RelayError> {
     let kind = match door.protocol {
         Protocol::Tcp => Type::STREAM,
         Protocol::Udp => Type::DGRAM,

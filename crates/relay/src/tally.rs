@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use portolan_model::PortKey;
+use serde::{Deserialize, Serialize};
 
 use crate::limits::Limits;
 use crate::recent::Recent;
@@ -58,6 +59,52 @@ pub struct Counts {
     pub evicted: Count,
     /// Datagrams that found no room in a socket.
     pub datagrams_lost: Count,
+}
+
+/// What [`Counts`] were at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counted {
+    /// TCP connections that reached an endpoint.
+    pub connections: u64,
+    /// TCP connections that go on.
+    pub connections_open: u64,
+    /// Tries that failed.
+    pub dial_failures: u64,
+    /// Connections that were reset because every try failed.
+    pub unreachable: u64,
+    /// Flows that were turned away because a limit was reached.
+    pub limited: u64,
+    /// Bytes from clients to endpoints.
+    pub bytes_in: u64,
+    /// Bytes from endpoints to clients.
+    pub bytes_out: u64,
+    /// UDP clients that were met.
+    pub sessions: u64,
+    /// UDP clients that are known.
+    pub sessions_open: u64,
+    /// UDP clients that had to make room for others.
+    pub evicted: u64,
+    /// Datagrams that found no room in a socket.
+    pub datagrams_lost: u64,
+}
+
+impl Counts {
+    /// All of them now.
+    pub fn read(&self) -> Counted {
+        Counted {
+            connections: self.connections.now(),
+            connections_open: self.connections_open.now(),
+            dial_failures: self.dial_failures.now(),
+            unreachable: self.unreachable.now(),
+            limited: self.limited.now(),
+            bytes_in: self.bytes_in.now(),
+            bytes_out: self.bytes_out.now(),
+            sessions: self.sessions.now(),
+            sessions_open: self.sessions_open.now(),
+            evicted: self.evicted.now(),
+            datagrams_lost: self.datagrams_lost.now(),
+        }
+    }
 }
 
 /// Lists of endpoints that one Service port can have: in each family, the model decides with those of the whole cluster

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use portolan_model::Protocol;
+use serde::{Deserialize, Serialize};
 use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -38,7 +39,7 @@ pub(crate) struct Connections {
 }
 
 /// A connection to an endpoint has begun; whether it is answered the kernel will know.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Dial {
     /// Where the client was going.
     pub frontend: SocketAddr,
