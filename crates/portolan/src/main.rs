@@ -18,6 +18,9 @@ enum Command {
     Apiserver(cmd::apiserver::Args),
     /// Program the Service data plane of this node (takes kube-proxy's place).
     Proxy(cmd::proxy::Args),
+    /// The relay of userspace mode; `portolan proxy` starts it.
+    #[command(hide = true)]
+    Relay(cmd::relay::Args),
     /// A whole cluster of network namespaces on this machine.
     Lab(cmd::lab::Args),
     /// The server that example pods run: says who it is and whom it saw.
@@ -32,6 +35,7 @@ fn main() -> std::process::ExitCode {
     let result = match Cli::parse().command {
         Command::Apiserver(args) => cmd::apiserver::run(args),
         Command::Proxy(args) => cmd::proxy::run(args),
+        Command::Relay(args) => cmd::relay::run(args),
         Command::Lab(args) => cmd::lab::run(args),
         Command::Echo(args) => cmd::echo::run(args),
         Command::Ask(args) => cmd::ask::run(args),

@@ -7,3 +7,4 @@ pub mod env;
 pub mod lab;
 pub mod logging;
 pub mod proxy;
+pub mod relay;

@@ -33,7 +33,7 @@ mod sync;
 mod trims;
 mod userspace;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -66,6 +66,8 @@ pub struct ProxyOptions {
     pub count_connections: bool,
     /// How endpoints that do not answer are found; without it they stay.
     pub health: Option<portolan_model::health::Config>,
+    /// Where what outlives the process is found again: sockets of relays.
+    pub state_dir: PathBuf,
     /// kube-proxy's configuration, of which the rest is made.
     pub config: Config,
 }
@@ -112,7 +114,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
             config::file::write(&options.config, &path)?;
             Ok(ExitCode::SUCCESS)
         }
-        Task::Cleanup => Ok(clean_up(&options.config)),
+        Task::Cleanup => Ok(clean_up(&options.config, &options.state_dir)),
         Task::InitOnly => Ok(set_up(&options.config)),
         Task::Serve(file) => {
             set_up(&options.config);
@@ -201,8 +203,8 @@ fn set_up(config: &Config) -> ExitCode {
 }
 
 /// Takes away what is ours, whatever mode it is of.
-fn clean_up(config: &Config) -> ExitCode {
-    let failed = Mode::clean_up_all(config);
+fn clean_up(config: &Config, state_dir: &Path) -> ExitCode {
+    let failed = Mode::clean_up_all(config, state_dir);
     for (mode, error) in &failed {
         tracing::error!(mode = mode.name(), %error, "something of this mode may still stand");
     }
@@ -302,7 +304,12 @@ pub async fn serve(options: ProxyOptions) -> anyhow::Result<()> {
         telemetry: Arc::clone(&telemetry),
         node: node_in,
         config: options.config.clone(),
-        relays: userspace::Relays::new(dials_in),
+        relays: userspace::Relays {
+            dials: dials_in,
+            dir: options.state_dir,
+            verbosity: options.config.logging.verbosity,
+            logging_format: options.config.logging.format.clone(),
+        },
     };
     tasks.spawn(parts.follow(options.wanted));
     for (address, whom) in [

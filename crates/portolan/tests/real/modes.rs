@@ -7,8 +7,8 @@ use nix::sys::signal::Signal;
 use portolan_kernel::isolated;
 use portolan_kernel::namespace::is_first_user;
 
-/// Those of `--proxy-mode` whose rules stand by themselves when the process is gone.
-const MODES: [&str; 3] = ["nftables", "iptables", "ebpf"];
+/// Those of `--proxy-mode` that carry flows when the process is gone.
+const MODES: [&str; 4] = ["nftables", "iptables", "userspace", "ebpf"];
 
 /// Those that this user may run.
 pub fn modes() -> &'static [&'static str] {
@@ -17,7 +17,7 @@ pub fn modes() -> &'static [&'static str] {
     }
     assert!(std::env::var_os("CI").is_none(), "CI has root");
     eprintln!("SKIPPED: eBPF mode needs root");
-    &MODES[..2]
+    &MODES[..3]
 }
 
 /// Requests that are made at each stage, at least.
@@ -31,6 +31,7 @@ fn a_proxy_that_is_killed_is_not_missed() {
             node.lead_to(&[2, 3]);
             node.start(&["--proxy-mode", mode]);
             node.converged(&[2, 3]);
+            let mut connections = node.connections();
             let load = node.load();
             let go_on = || {
                 let asked = load.asked();
@@ -46,6 +47,10 @@ fn a_proxy_that_is_killed_is_not_missed() {
             let took = began.elapsed();
             go_on();
             pause(Duration::from_millis(100));
+            for connection in &mut connections {
+                let answer = ask_over(connection);
+                answer.unwrap_or_else(|error| panic!("{mode}: {error}\n{}", node.log()));
+            }
             let (asked, failures) = load.end();
             assert_eq!(
                 failures,

@@ -125,11 +125,17 @@ impl Node {
 
     /// Starts the proxy with these arguments besides those that say where it is.
     pub fn start(&mut self, arguments: &[&str]) {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_portolan"));
+        self.start_program(Path::new(env!("CARGO_BIN_EXE_portolan")), arguments);
+    }
+
+    /// The same with another file of the program.
+    pub fn start_program(&mut self, program: &Path, arguments: &[&str]) {
+        let mut command = Command::new(program);
         command
             .args(["proxy", "--hostname-override", "n1", "--kubeconfig"])
             .arg(self.server.kubeconfig())
-            .args(["--cluster-cidr", "10.0.0.0/8"])
+            .args(["--cluster-cidr", "10.0.0.0/8", "--state-dir"])
+            .arg(self.state_dir())
             .args(arguments)
             .stdout(Stdio::null())
             .stderr(self.server.log("proxy"))
@@ -159,11 +165,49 @@ impl Node {
         command
             .args(["proxy", "--hostname-override", "n1", "--config"])
             .arg(file)
+            .arg("--state-dir")
+            .arg(self.state_dir())
             .stdout(Stdio::null())
             .stderr(self.server.log("proxy"))
             .die_with_parent(Signal::SIGKILL);
         self.proxy = Some(command.spawn().unwrap());
         self.starts += 1;
+    }
+
+    /// Where the proxy finds what outlives it.
+    fn state_dir(&self) -> PathBuf {
+        self.server.kubeconfig().with_file_name("state")
+    }
+
+    /// `portolan proxy --cleanup`.
+    pub fn clean_up(&self) {
+        let status = Command::new(env!("CARGO_BIN_EXE_portolan"))
+            .args([
+                "proxy",
+                "--cleanup",
+                "--hostname-override",
+                "n1",
+                "--state-dir",
+            ])
+            .arg(self.state_dir())
+            .stdout(Stdio::null())
+            .stderr(self.server.log("proxy"))
+            .status();
+        assert!(status.unwrap().success(), "{}", self.log());
+    }
+
+    /// The processes of relays on this node.
+    pub fn relays(&self) -> Vec<Pid> {
+        let ours = std::fs::read_link("/proc/thread-self/ns/net").unwrap();
+        let is_relay = |pid: &i32| {
+            let of = |name: &str| format!("/proc/{pid}/{name}");
+            let words = std::fs::read_to_string(of("cmdline")).unwrap_or_default();
+            let netns = std::fs::read_link(of("ns/net"));
+            words.split('\0').nth(1) == Some("relay") && netns.is_ok_and(|netns| netns == ours)
+        };
+        let all = std::fs::read_dir("/proc").unwrap().flatten();
+        let numbers = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        numbers.filter(is_relay).map(Pid::from_raw).collect()
     }
 
     /// Ends the proxy with this signal.
@@ -187,6 +231,15 @@ impl Node {
             .flat_map(|host| ADDRESSES.map(|to| (host, to)));
         all.map(|(host, to)| self.on(host, || connect(at(to))).unwrap())
             .collect()
+    }
+
+    /// One request of each client to each address: the first error, if there is one.
+    pub fn ask_everywhere(&self) -> std::io::Result<()> {
+        let hosts = [&self.outside, &self.client];
+        let mut all = hosts
+            .into_iter()
+            .flat_map(|host| ADDRESSES.map(|to| (host, to)));
+        all.try_for_each(|(host, to)| self.on(host, || ask(at(to))).map(drop))
     }
 
     /// Runs `work` as a process of one of the clients.
@@ -255,6 +308,10 @@ impl Drop for Node {
     fn drop(&mut self) {
         if self.proxy.is_some() {
             self.end(Signal::SIGKILL);
+        }
+        for relay in self.relays() {
+            // An error: it has just ended.
+            let _ = kill(relay, Signal::SIGKILL);
         }
     }
 }

@@ -25,11 +25,7 @@ fn all_answer(node: &Node, mode: &str, connections: &mut [TcpStream]) {
 #[test]
 fn a_file_that_changes_its_mode_fails_no_request() {
     isolated!(a_file_that_changes_its_mode_fails_no_request, {
-        let modes: Vec<&str> = modes::modes()
-            .iter()
-            .copied()
-            .chain(["userspace"])
-            .collect();
+        let modes = modes::modes();
         let mut node = Node::new(4);
         node.lead_to(&[2, 3]);
         let file = node.configure(&format!("mode: {}\n", modes[0]));

@@ -1,25 +1,118 @@
-//! Userspace mode with the real binary: started, killed, adopted, and exchanged for another mode.
+//! Userspace mode with the real binary: the relay outlives its agent, is adopted, followed and exchanged.
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
 use portolan_kernel::isolated;
 
-use crate::node::{Node, ask_over};
+use crate::node::{Node, ask_over, until, until_or};
 
 const USERSPACE: [&str; 2] = ["--proxy-mode", "userspace"];
 const NFTABLES: [&str; 2] = ["--proxy-mode", "nftables"];
 
-/// The portal that a killed process has left leads to the relay of the next one, which knows who is there by then.
+/// A node in userspace mode whose Service leads to two pods.
+fn node() -> Node {
+    let mut node = Node::new(4);
+    node.lead_to(&[2, 3]);
+    node.start(&USERSPACE);
+    node.converged(&[2, 3]);
+    node
+}
+
 #[test]
-fn a_relay_that_is_killed_is_followed_by_another() {
-    isolated!(a_relay_that_is_killed_is_followed_by_another, {
+fn the_next_agent_adopts_the_relay() {
+    isolated!(the_next_agent_adopts_the_relay, {
+        let mut node = node();
+        let relays = node.relays();
+        assert_eq!(relays.len(), 1);
+        node.end(Signal::SIGTERM);
+        node.start(&USERSPACE);
+        until_or(
+            || node.log().contains("the relay is there already"),
+            || node.log(),
+        );
+        node.lead_to(&[4, 5]);
+        node.converged(&[4, 5]);
+        assert_eq!(node.relays(), relays);
+    });
+}
+
+/// Its connections end; clients that come wait in the doors until another relay takes them.
+#[test]
+fn a_relay_that_dies_is_followed_by_another() {
+    isolated!(a_relay_that_dies_is_followed_by_another, {
+        let node = node();
+        let relays = node.relays();
+        kill(relays[0], Signal::SIGKILL).unwrap();
+        let asked = node.ask_everywhere();
+        assert!(asked.is_ok(), "{asked:?}\n{}", node.log());
+        node.lead_to(&[3, 4]);
+        node.converged(&[3, 4]);
+        until("there is one relay", || node.relays().len() == 1);
+        assert_ne!(node.relays(), relays);
+    });
+}
+
+/// Another file is another program: its relay takes the doors over, and the former one ends with its last connection.
+#[test]
+fn an_upgrade_takes_the_doors_over() {
+    isolated!(an_upgrade_takes_the_doors_over, {
+        let mut node = node();
+        let former = node.relays();
+        let mut connections = node.connections();
+        let load = node.load();
+        let dir = tempfile::tempdir().unwrap();
+        let program = dir.path().join("portolan");
+        std::fs::copy(env!("CARGO_BIN_EXE_portolan"), &program).unwrap();
+        node.end(Signal::SIGTERM);
+        node.lead_to(&[3, 4]);
+        node.start_program(&program, &USERSPACE);
+        node.converged(&[3, 4]);
+        let (asked, failures) = load.end();
+        assert_eq!(failures, Vec::<String>::new(), "of {asked}\n{}", node.log());
+        assert_eq!(node.relays().len(), 2);
+        for connection in &mut connections {
+            ask_over(connection).unwrap();
+        }
+        drop(connections);
+        until_or(|| node.relays().len() == 1, || node.log());
+        assert_ne!(node.relays(), former);
+    });
+}
+
+#[test]
+fn nothing_is_left_after_a_clean_up() {
+    isolated!(nothing_is_left_after_a_clean_up, {
+        let mut node = node();
+        node.end(Signal::SIGTERM);
+        assert_eq!(node.relays().len(), 1);
+        node.clean_up();
+        until("no relay is left", || node.relays().is_empty());
+    });
+}
+
+/// Connections go on in the mode that they were made in; the relay ends when it has none any more.
+#[test]
+fn either_mode_takes_over_from_the_other() {
+    isolated!(either_mode_takes_over_from_the_other, {
         let mut node = Node::new(4);
         node.lead_to(&[2, 3]);
-        node.start(&USERSPACE);
+        node.start(&NFTABLES);
         node.converged(&[2, 3]);
+        let mut lasting = node.connections();
         node.end(Signal::SIGKILL);
-        node.lead_to(&[3, 4]);
         node.start(&USERSPACE);
+        node.lead_to(&[3, 4]);
         node.converged(&[3, 4]);
+        lasting.extend(node.connections());
+        node.end(Signal::SIGKILL);
+        node.lead_to(&[2, 4]);
+        node.start(&NFTABLES);
+        node.converged(&[2, 4]);
+        for connection in &mut lasting {
+            ask_over(connection).unwrap();
+        }
+        assert_eq!(node.relays().len(), 1);
+        drop(lasting);
+        until_or(|| node.relays().is_empty(), || node.log());
     });
 }
 
@@ -35,30 +128,5 @@ fn who_does_not_answer_is_passed_over() {
         node.converged(&[2]);
         let (asked, failures) = load.end();
         assert_eq!(failures, Vec::<String>::new(), "of {asked}\n{}", node.log());
-    });
-}
-
-/// A connection through rules of nftables mode goes on when userspace mode writes the same tables, and new ones go
-/// through the relay; the other way round, the relay's go with its process.
-#[test]
-fn either_mode_takes_over_from_the_other() {
-    isolated!(either_mode_takes_over_from_the_other, {
-        let mut node = Node::new(4);
-        node.lead_to(&[2, 3]);
-        node.start(&NFTABLES);
-        node.converged(&[2, 3]);
-        let mut lasting = node.connections();
-        let mut answers = || lasting.iter_mut().all(|stream| ask_over(stream).is_ok());
-        assert!(answers());
-        node.end(Signal::SIGKILL);
-        node.start(&USERSPACE);
-        node.lead_to(&[3, 4]);
-        node.converged(&[3, 4]);
-        assert!(answers());
-        node.end(Signal::SIGKILL);
-        node.lead_to(&[2, 4]);
-        node.start(&NFTABLES);
-        node.converged(&[2, 4]);
-        assert!(answers());
     });
 }

@@ -131,6 +131,7 @@ fn run_agent(node: &str, dir: PathBuf) -> anyhow::Result<()> {
             reset_gone_connections: false,
             count_connections: true,
             health: Some(portolan_model::health::Config::default()),
+            state_dir: kubeconfig.with_file_name("proxy"),
             config: proxy::Config::default(),
         };
         tokio::select! {

@@ -44,6 +44,9 @@ pub struct Args {
     /// Count new flows through each Service port (/metrics) and to each endpoint (/counters).
     #[arg(long)]
     count_connections: bool,
+    /// Where the relay of userspace mode is found again by the next process: a directory for nobody else.
+    #[arg(long, value_name = "DIR", default_value = "/run/portolan")]
+    state_dir: PathBuf,
     #[command(flatten)]
     ebpf: EbpfArgs,
     #[command(flatten)]
@@ -135,6 +138,7 @@ impl Args {
             reset_gone_connections: self.reset_gone_connections,
             count_connections: self.count_connections,
             health: self.health.config()?,
+            state_dir: self.state_dir,
             config,
         };
         Ok(Chosen {

@@ -8,7 +8,6 @@ use portolan_model::reset::Look;
 use portolan_model::sync::Outcome;
 use portolan_model::{Action, FrontendKind, Snapshot, TrafficPolicy, decide};
 use portolan_reflect::Reflection;
-use portolan_relay::CountsOf;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -316,9 +315,9 @@ impl Telemetry {
         (state.mode, state.patience) = (wanted.mode, wanted.pace.max * 2);
     }
 
-    /// What this relay counts is told from now on.
-    pub(super) fn relays(&self, counts: CountsOf) {
-        self.relayed.tell(counts);
+    /// Where what a relay counts is told.
+    pub(super) fn relayed(&self) -> Relayed {
+        self.relayed.clone()
     }
 
     /// The data plane that carries the Services.

@@ -1,5 +1,6 @@
 //! The data planes that `--proxy-mode` chooses from.
 
+use std::path::Path;
 use std::time::Duration;
 
 use portolan_dataplane::ebpf::Ebpf;
@@ -30,7 +31,7 @@ pub enum Mode {
     Ipvs,
     /// eBPF programs connect sockets of this node to an endpoint at once; nftables does the rest.
     Ebpf,
-    /// A relay in this process makes the connections to endpoints, the next one when one does not answer.
+    /// A relay of our own makes the connections to endpoints, the next one when one does not answer.
     Userspace,
 }
 
@@ -57,7 +58,7 @@ impl Mode {
 
     /// Whether CAP_NET_ADMIN and CAP_NET_RAW are all that this mode needs.
     pub(super) fn needs_no_more_than_the_network(self) -> bool {
-        matches!(self, Mode::Nftables | Mode::Iptables)
+        matches!(self, Mode::Nftables | Mode::Iptables | Mode::Userspace)
     }
 
     /// Runs the sync loop of this mode in the network namespace of the calling thread. What the kernel lacks is said
@@ -126,9 +127,13 @@ impl Mode {
     }
 
     /// Takes away what any mode has in the kernel, and says which could not (`--cleanup`).
-    pub(super) fn clean_up_all(config: &Config) -> Vec<(Mode, ApplyError)> {
+    pub(super) fn clean_up_all(config: &Config, state_dir: &Path) -> Vec<(Mode, ApplyError)> {
         let failed = |mode: Mode| mode.clean_up(config).err().map(|error| (mode, error));
-        Mode::ALL.into_iter().filter_map(failed).collect()
+        let mut all: Vec<_> = Mode::ALL.into_iter().filter_map(failed).collect();
+        // Rules that lead to it are gone.
+        let ended = userspace::end_all(state_dir);
+        all.extend(ended.err().map(|error| (Mode::Userspace, error)));
+        all
     }
 
     /// Whether this mode has what [`Mode::clean_up`] of `other` takes away.
@@ -140,11 +145,14 @@ impl Mode {
     }
 
     /// Takes away what other modes have left. Connections that they have led to endpoints live on in conntrack.
-    pub(super) fn clean_up_others(self, config: &Config) {
+    pub(super) fn clean_up_others(self, config: &Config, relays: &Relays) {
         for other in Mode::ALL.into_iter().filter(|other| !self.has(*other)) {
             if let Err(error) = other.clean_up(config) {
                 tracing::warn!(mode = other.name(), %error, "what another mode has left may still stand");
             }
+        }
+        if self != Mode::Userspace {
+            relays.retire();
         }
     }
 }

@@ -80,7 +80,7 @@ impl Parts {
         if running.stands.wait_for(|stands| *stands).await.is_err() {
             return running.end().await;
         }
-        clean_up_others(mode, &self.config).await?;
+        self.clean_up_others(mode).await?;
         loop {
             let next = tokio::select! {
                 ended = &mut running.task => return ended.context("the sync loop has died")?,
@@ -150,12 +150,21 @@ impl Parts {
         };
         self.telemetry.runs(&winner.wanted);
         loser.end().await?;
-        clean_up_others(winner.wanted.mode, &self.config).await?;
+        self.clean_up_others(winner.wanted.mode).await?;
         Ok(winner)
     }
 }
 
 impl Parts {
+    async fn clean_up_others(&self, mode: Mode) -> anyhow::Result<()> {
+        let (config, relays) = (self.config.clone(), self.relays.clone());
+        let clean_up = move || mode.clean_up_others(&config, &relays);
+        let work = tokio::task::spawn_blocking(clean_up);
+        work.await.context("cleaning up has died")?;
+        tracing::info!(mode = mode.name(), "the rules stand alone");
+        Ok(())
+    }
+
     /// An old one that has been stopped begins anew.
     async fn go_on(&self, old: Running) -> anyhow::Result<Running> {
         if old.stop.is_some() {
@@ -173,12 +182,4 @@ async fn next(wanted: &mut watch::Receiver<Wanted>) -> Wanted {
         Ok(()) => wanted.borrow_and_update().clone(),
         Err(_) => std::future::pending().await,
     }
-}
-
-async fn clean_up_others(mode: Mode, config: &Config) -> anyhow::Result<()> {
-    let config = config.clone();
-    let work = tokio::task::spawn_blocking(move || mode.clean_up_others(&config));
-    work.await.context("cleaning up has died")?;
-    tracing::info!(mode = mode.name(), "the rules stand alone");
-    Ok(())
 }

@@ -88,6 +88,9 @@ impl Drop for Running<'_> {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        if let Err(error) = self.contender.clean_up(&self.bed.node, &self.folder) {
+            eprintln!("bench: {}: {error}", self.contender.name());
+        }
     }
 }
 

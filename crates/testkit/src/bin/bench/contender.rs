@@ -162,7 +162,12 @@ impl Contender {
                 if *mode == LEGACY {
                     leave_hint(node)?;
                 }
-                portolan(program, mode.trim_end_matches("-legacy"), kubeconfig)
+                portolan(
+                    program,
+                    mode.trim_end_matches("-legacy"),
+                    kubeconfig,
+                    folder,
+                )
             }
             Contender::Peer {
                 program,
@@ -183,6 +188,29 @@ impl Contender {
         command
             .spawn()
             .map_err(|e| format!("cannot start {}: {e}", self.name()))
+    }
+
+    /// Ends what outlives the process that was started with this folder: the relay of userspace mode.
+    pub fn clean_up(&self, node: &Host, folder: &Path) -> Result<(), String> {
+        let Contender::Portolan { program, mode } = self else {
+            return Ok(());
+        };
+        if *mode != "userspace" {
+            return Ok(());
+        }
+        let mut command = Command::new(program);
+        command
+            .args(["proxy", "--cleanup", "--state-dir"])
+            .arg(folder.join("state"))
+            .stdin(Stdio::null())
+            .stderr(Stdio::null())
+            .in_netns(&node.netns)
+            .map_err(|e| e.to_string())?;
+        match command.status() {
+            Ok(status) if status.success() => Ok(()),
+            Ok(status) => Err(format!("portolan proxy --cleanup: {status}")),
+            Err(error) => Err(format!("portolan proxy --cleanup: {error}")),
+        }
     }
 }
 
@@ -217,11 +245,13 @@ fn leave_hint(node: &Host) -> Result<(), String> {
     }
 }
 
-fn portolan(program: &Path, mode: &str, kubeconfig: &Path) -> Command {
+fn portolan(program: &Path, mode: &str, kubeconfig: &Path, folder: &Path) -> Command {
     let mut command = Command::new(program);
     command
         .args(["proxy", "--proxy-mode", mode, "--kubeconfig"])
         .arg(kubeconfig)
+        .arg("--state-dir")
+        .arg(folder.join("state"))
         .args(["--hostname-override", "n1", "--cluster-cidr", "10.0.0.0/8"])
         .args([
             "--healthz-bind-address",
