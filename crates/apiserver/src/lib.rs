@@ -10,6 +10,7 @@
 mod api;
 pub mod auth;
 mod bootstrap;
+mod default_class;
 mod discovery;
 mod gc;
 mod http;
@@ -27,4 +28,5 @@ mod store;
 mod verbs;
 
 pub use bootstrap::KubernetesService;
+pub use default_class::DefaultIngressClass;
 pub use server::{Config, Error, Server, start};

@@ -10,6 +10,8 @@ mod deployment;
 mod endpoint_slice;
 mod endpoints;
 mod event;
+mod ingress;
+mod ingress_class;
 mod lease;
 mod namespace;
 mod node;
@@ -28,7 +30,7 @@ pub fn kinds() -> &'static [&'static Kind] {
     &KINDS
 }
 
-static KINDS: [&Kind; 12] = [
+static KINDS: [&Kind; 14] = [
     &config_map::KIND,
     &endpoints::KIND,
     &event::KIND,
@@ -41,4 +43,6 @@ static KINDS: [&Kind; 12] = [
     &replica_set::KIND,
     &lease::KIND,
     &endpoint_slice::KIND,
+    &ingress::KIND,
+    &ingress_class::KIND,
 ];

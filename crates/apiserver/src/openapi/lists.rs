@@ -83,6 +83,7 @@ pub const ATOMIC_OBJECTS: &[&str] = &[
     "api.core.v1.SecretKeySelector",
     "api.core.v1.TypedLocalObjectReference",
     "api.discovery.v1.EndpointPort",
+    "api.networking.v1.ServiceBackendPort",
     "apimachinery.pkg.apis.meta.v1.LabelSelector",
     "apimachinery.pkg.apis.meta.v1.OwnerReference",
 ];

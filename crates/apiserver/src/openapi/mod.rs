@@ -132,7 +132,8 @@ mod tests {
                 "api/v1",
                 "apis/apps/v1",
                 "apis/coordination.k8s.io/v1",
-                "apis/discovery.k8s.io/v1"
+                "apis/discovery.k8s.io/v1",
+                "apis/networking.k8s.io/v1"
             ]
         );
         for path in paths {

@@ -90,6 +90,7 @@ fn message_name(version: &str, kind: &str) -> Option<String> {
         "autoscaling/v1" => "autoscaling",
         "coordination.k8s.io/v1" => "coordination",
         "discovery.k8s.io/v1" => "discovery",
+        "networking.k8s.io/v1" => "networking",
         "policy/v1" => "policy",
         _ => return None,
     };

@@ -3,9 +3,10 @@
 use std::io::Write;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use portolan_apiserver::{Config, Server, start};
+use portolan_apiserver::{Config, DefaultIngressClass, Server, start};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
@@ -42,7 +43,7 @@ impl Cluster {
             listeners: vec![listener],
             names_and_addresses: Vec::new(),
             kubelet_dir: Some(self.home.path().join("kubelet")),
-            admission: Vec::new(),
+            admission: vec![Arc::new(DefaultIngressClass::default())],
             kubernetes_service: None,
             tokens: Vec::new(),
         };

@@ -6,5 +6,6 @@
 )]
 
 mod cluster;
+mod ingress;
 mod kubectl;
 mod watch;

@@ -14,7 +14,7 @@ use allocation::ServiceAllocation;
 use anyhow::Context;
 use ipnet::IpNet;
 use portolan_apiserver::auth::write_private;
-use portolan_apiserver::{Config, KubernetesService};
+use portolan_apiserver::{Config, DefaultIngressClass, KubernetesService};
 use portolan_controllers::Options;
 use portolan_controllers::allocate::Ranges;
 use portolan_kernel::inherit;
@@ -93,7 +93,10 @@ async fn serve(args: Args) -> anyhow::Result<ExitCode> {
         listeners,
         names_and_addresses: vec![advertised.ip().to_string()],
         kubelet_dir: args.kubelet_dir,
-        admission: vec![Arc::new(allocation)],
+        admission: vec![
+            Arc::new(allocation),
+            Arc::new(DefaultIngressClass::default()),
+        ],
         kubernetes_service: Some(service),
         tokens: Vec::new(),
     })

@@ -82,7 +82,12 @@ pub mod tests {
 
     /// The errors of a change, after defaults, as text.
     pub fn changed(kind: &Kind, mut old: Value, change: impl FnOnce(&mut Value)) -> Vec<String> {
-        old["metadata"] = serde_json::json!({"name": "x", "namespace": "default"});
+        old["metadata"] = match kind.scope {
+            crate::kind::Scope::Cluster => serde_json::json!({"name": "x"}),
+            crate::kind::Scope::Namespaced => {
+                serde_json::json!({"name": "x", "namespace": "default"})
+            }
+        };
         (kind.default)(&mut old);
         (kind.prepare)(&mut old, None);
         let mut new = old.clone();

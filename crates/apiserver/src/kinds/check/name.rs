@@ -41,6 +41,30 @@ pub fn subdomain(value: &str) -> Vec<String> {
     })
 }
 
+/// The same below `*.`, which stands for one more label.
+pub fn wildcard(value: &str) -> Vec<String> {
+    let text = "a wildcard DNS-1123 subdomain must start with '*.', followed by a valid DNS subdomain, which must \
+                consist of lower case alphanumeric characters, '-' or '.' and end with an alphanumeric character";
+    let pattern = format!("\\*\\.{LABEL}(\\.{LABEL})*");
+    let fits = value
+        .strip_prefix("*.")
+        .is_some_and(|name| name.split('.').all(is_label));
+    form(value, SUBDOMAIN_MAX, fits, || {
+        with_examples(text, &pattern, &["*.example.com"])
+    })
+}
+
+/// A name that can stand in a path of the API.
+pub fn path_segment(value: &str) -> Vec<String> {
+    if matches!(value, "." | "..") {
+        return vec![format!("may not be '{value}'")];
+    }
+    let parts = ['/', '%'].into_iter().filter(|part| value.contains(*part));
+    parts
+        .map(|part| format!("may not contain '{part}'"))
+        .collect()
+}
+
 /// A name with an optional prefix, the form of label and annotation keys: `example.com/MyName`.
 pub fn qualified(value: &str) -> Vec<String> {
     let text = "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric \
