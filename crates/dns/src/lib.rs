@@ -7,12 +7,18 @@
 //! ```
 //!
 //! [`wire`] is the format of messages, without allocation on the way of a query. [`zone`] is what we know ourselves.
-//! [`corefile`] reads what people have configured. [`server`] moves messages between sockets and whoever implements [`server::Answer`]; it knows nothing of names.
+//! [`server`] moves messages between sockets and whoever implements [`server::Answer`]; it knows nothing of names.
+//! [`corefile`] reads what people have configured, [`chain`] does it, with [`upstream`] for the names of others and
+//! [`cache`] for their answers, and [`site`] is the answer to every query at one address.
 
 pub mod cache;
+pub mod chain;
 pub mod corefile;
+mod log;
 pub mod message;
+pub mod metrics;
 pub mod server;
+pub mod site;
 pub mod upstream;
 pub mod wire;
 pub mod zone;

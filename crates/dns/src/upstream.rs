@@ -27,7 +27,7 @@ use std::time::Duration;
 use crate::message::Question;
 
 pub use forward::{CONCURRENT_DEFAULT, Failed, Forward, Report, read_resolv_conf};
-pub use server::{Counts, Server};
+pub use server::{BUCKETS_US, Counts, Server};
 pub use tls::TlsError;
 
 /// How long the client of a query is kept waiting, whatever happens: the stub resolvers of libc ask again after 5 s.

@@ -2,17 +2,21 @@
 //! the server that was asked.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use tokio::net::UdpSocket;
 
 use super::random;
 use super::{Ask, DATAGRAM_BYTES_MAX, Failure, local_address};
-use crate::message::Message;
+use crate::message::{Message, Question};
 use crate::wire::eq_names;
 
 /// Datagrams that are no answer to the question, after which a server is not listened to any more: either somebody
 /// guesses, or it is broken.
 pub(super) const STRANGE_MAX: usize = 64;
+
+/// When a query is sent once more: most servers answer within 100 ms, and one try has 2 s.
+const RESEND_AFTER: Duration = Duration::from_millis(700);
 
 /// What came.
 pub(super) enum Came {
@@ -34,6 +38,18 @@ pub(super) async fn ask(
     let socket = UdpSocket::bind(local_address(to, source)).await?;
     socket.connect(to).await?;
     socket.send(&query).await?;
+    let waits = answer(&socket, id, &question);
+    match tokio::time::timeout(RESEND_AFTER, waits).await {
+        Ok(came) => came,
+        // Either datagram may have been lost. The same query once more: both answers are right.
+        Err(_) => {
+            socket.send(&query).await?;
+            answer(&socket, id, &question).await
+        }
+    }
+}
+
+async fn answer(socket: &UdpSocket, id: u16, question: &Question) -> Result<Came, Failure> {
     let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
     for _ in 0..STRANGE_MAX {
         let length = socket.recv(&mut buffer).await?;

@@ -109,6 +109,11 @@ impl Server {
         self.is_looping() || fails_max > 0 && self.fails.load(Ordering::Relaxed) >= fails_max
     }
 
+    /// The name by which we know a query that we have sent to it.
+    pub fn token(&self) -> &str {
+        &self.token
+    }
+
     /// Whether it was seen to ask us in turn.
     pub fn is_looping(&self) -> bool {
         self.looping.load(Ordering::Relaxed)

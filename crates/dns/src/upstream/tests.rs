@@ -60,6 +60,8 @@ enum Manner {
     Noisy,
     /// Only wrong ones.
     Forging,
+    /// The first datagram is lost.
+    Forgetful,
 }
 
 /// A server on loopback, over UDP and TCP.
@@ -96,8 +98,8 @@ async fn play(manner: Manner) -> Played {
         let mut buffer = [0; 1500];
         loop {
             let (length, from) = udp.recv_from(&mut buffer).await.unwrap();
-            count.fetch_add(1, Ordering::Relaxed);
-            if manner == Manner::Silent {
+            let before = count.fetch_add(1, Ordering::Relaxed);
+            if manner == Manner::Silent || manner == Manner::Forgetful && before == 0 {
                 continue;
             }
             let message = reply(&buffer[..length], manner, false);
@@ -209,6 +211,14 @@ async fn answers_to_other_questions_are_not_believed() {
     let forward = forward(&[&server], "");
     assert_eq!(answered(&forward).await.unwrap().message.answers.len(), 1);
     assert_eq!(server.over_tcp(), 0);
+}
+
+#[tokio::test]
+async fn a_lost_datagram_is_sent_again() {
+    let server = play(Manner::Forgetful).await;
+    let forward = forward(&[&server], "");
+    assert_eq!(answered(&forward).await.unwrap().message.answers.len(), 1);
+    assert_eq!((server.asked(), server.over_tcp()), (2, 0));
 }
 
 #[tokio::test]
