@@ -19,6 +19,8 @@ need clang clang
 need make make
 need curl curl
 need jq jq
+# Asks DNS servers in tests.
+need dig bind9-dnsutils
 need ip iproute2
 need nft nftables
 need iptables iptables

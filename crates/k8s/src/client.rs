@@ -4,7 +4,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use kube::Client;
-use kube::config::{Config, KubeConfigOptions, Kubeconfig};
+use kube::config::{
+    AuthInfo, Cluster, Config, Context, KubeConfigOptions, Kubeconfig, NamedAuthInfo, NamedCluster,
+    NamedContext,
+};
 
 /// A server that does not take a connection for this long is given up for now; callers retry with back-off.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -55,7 +58,7 @@ pub async fn client_at(
         Some(path) => from_file(path).await,
         None => Config::infer().await.map_err(ClientError::Infer),
     };
-    let mut config = match (found, master) {
+    let config = match (found, master) {
         (Err(ClientError::Infer(_)), Some(master)) => Config::new(master),
         (found, None) => found?,
         (found, Some(master)) => {
@@ -64,6 +67,67 @@ pub async fn client_at(
             config
         }
     };
+    made(config)
+}
+
+/// Makes a client from one context of a kubeconfig file; the file's own choice when there is none.
+pub async fn client_in(path: &Path, context: Option<&str>) -> Result<Client, ClientError> {
+    let options = KubeConfigOptions {
+        context: context.map(str::to_string),
+        ..KubeConfigOptions::default()
+    };
+    made(from_context(path, &options).await?)
+}
+
+/// Makes a client for a server with files in PEM: our certificate and key, and who signs the server's.
+pub async fn client_with(
+    server: &str,
+    [certificate, key, authority]: [&Path; 3],
+) -> Result<Client, ClientError> {
+    let text = |path: &Path| Some(path.display().to_string());
+    let cluster = Cluster {
+        server: Some(server.to_string()),
+        certificate_authority: text(authority),
+        ..Cluster::default()
+    };
+    let user = AuthInfo {
+        client_certificate: text(certificate),
+        client_key: text(key),
+        ..AuthInfo::default()
+    };
+    let name = "given".to_string();
+    let context = Context {
+        cluster: name.clone(),
+        user: Some(name.clone()),
+        ..Context::default()
+    };
+    let file = Kubeconfig {
+        current_context: Some(name.clone()),
+        clusters: vec![NamedCluster {
+            name: name.clone(),
+            cluster: Some(cluster),
+            other: Default::default(),
+        }],
+        auth_infos: vec![NamedAuthInfo {
+            name: name.clone(),
+            auth_info: Some(user),
+            other: Default::default(),
+        }],
+        contexts: vec![NamedContext {
+            name,
+            context: Some(context),
+            other: Default::default(),
+        }],
+        ..Kubeconfig::default()
+    };
+    let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await;
+    made(config.map_err(|source| ClientError::Kubeconfig {
+        path: certificate.to_path_buf(),
+        source,
+    })?)
+}
+
+fn made(mut config: Config) -> Result<Client, ClientError> {
     config.connect_timeout = Some(CONNECT_TIMEOUT);
     let url = config.cluster_url.to_string();
     Client::try_from(config).map_err(|source| ClientError::Client {
@@ -79,12 +143,16 @@ fn address(url: &str) -> Result<http::Uri, ClientError> {
 }
 
 async fn from_file(path: &Path) -> Result<Config, ClientError> {
+    from_context(path, &KubeConfigOptions::default()).await
+}
+
+async fn from_context(path: &Path, options: &KubeConfigOptions) -> Result<Config, ClientError> {
     let wrong = |source| ClientError::Kubeconfig {
         path: path.to_path_buf(),
         source,
     };
     let file = Kubeconfig::read_from(path).map_err(wrong)?;
-    Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
+    Config::from_custom_kubeconfig(file, options)
         .await
         .map_err(wrong)
 }

@@ -9,6 +9,8 @@ use crate::error::{Error, Result};
 /// A capability, as capabilities(7) numbers it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Capability {
+    /// Ports below 1024.
+    NetBindService = 10,
     /// Rules, routes, links, conntrack, settings of the network.
     NetAdmin = 12,
     /// Raw sockets.

@@ -21,6 +21,8 @@ enum Command {
     /// The relay of userspace mode; `portolan proxy` starts it.
     #[command(hide = true)]
     Relay(cmd::relay::Args),
+    /// Answer for the names of a cluster, as a Corefile says (takes CoreDNS' place).
+    Dns(cmd::dns::Args),
     /// A whole cluster of network namespaces on this machine.
     Lab(cmd::lab::Args),
     /// The server that example pods run: says who it is and whom it saw.
@@ -36,6 +38,7 @@ fn main() -> std::process::ExitCode {
         Command::Apiserver(args) => cmd::apiserver::run(args),
         Command::Proxy(args) => cmd::proxy::run(args),
         Command::Relay(args) => cmd::relay::run(args),
+        Command::Dns(args) => cmd::dns::run(args),
         Command::Lab(args) => cmd::lab::run(args),
         Command::Echo(args) => cmd::echo::run(args),
         Command::Ask(args) => cmd::ask::run(args),

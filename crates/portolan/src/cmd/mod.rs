@@ -2,6 +2,7 @@
 
 pub mod apiserver;
 pub mod ask;
+pub mod dns;
 pub mod echo;
 pub mod env;
 pub mod lab;

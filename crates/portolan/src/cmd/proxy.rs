@@ -16,7 +16,7 @@ mod delays;
 mod ejection;
 mod flags;
 mod flows;
-mod health;
+pub(super) mod health;
 mod interfaces;
 mod metrics;
 mod mode;

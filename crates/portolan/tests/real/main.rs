@@ -4,6 +4,7 @@
 
 mod agent;
 mod cluster;
+mod dns;
 mod modes;
 mod node;
 mod observer;

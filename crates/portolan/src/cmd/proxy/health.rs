@@ -75,7 +75,7 @@ async fn serve(listener: TcpListener, whom: For, telemetry: Arc<Telemetry>) -> a
 }
 
 /// Answers with what `answer` says to a path, as many connections at a time as there is `room`.
-pub(super) async fn accept(
+pub(in crate::cmd) async fn accept(
     listener: TcpListener,
     room: Arc<Semaphore>,
     answer: impl Fn(&str) -> Response<Full<Bytes>> + Clone + Send + Sync + 'static,
@@ -216,7 +216,11 @@ fn health(telemetry: &Telemetry, with_node: bool) -> Response<Full<Bytes>> {
     reply(status, "application/json", body.to_string())
 }
 
-pub(super) fn reply(status: StatusCode, kind: &'static str, body: String) -> Response<Full<Bytes>> {
+pub(in crate::cmd) fn reply(
+    status: StatusCode,
+    kind: &'static str,
+    body: String,
+) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::from(body));
     *response.status_mut() = status;
     let headers = response.headers_mut();

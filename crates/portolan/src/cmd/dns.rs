@@ -1,0 +1,123 @@
+//! `portolan dns`: answers for the names of a cluster and forwards all others, as a Corefile says; takes CoreDNS' place.
+//!
+//! ```text
+//!   Corefile ─▶ plan (which blocks answer where) ─▶ sockets ─▶ privileges are dropped ─▶ runtime
+//!   API ──watch──▶ cluster (one for each `kubernetes`) ─▶ Live ─┐
+//!   file changed ─▶ new plan ─▶ new Site ──swap──▶ Door ◀───────┴── queries
+//! ```
+
+mod cluster;
+mod file;
+mod http;
+mod listen;
+mod metrics;
+mod plan;
+mod query;
+mod serve;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use portolan_kernel::privilege::{self, Capability};
+
+/// Arguments of `portolan dns`.
+#[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: Serve,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    /// Explain how a name is answered: which names are tried, which objects made the records, why there is none.
+    Query(query::Args),
+}
+
+/// How names are served.
+#[derive(clap::Args, Clone, Debug)]
+pub(crate) struct Serve {
+    /// The Corefile.
+    #[arg(long, default_value = "Corefile")]
+    conf: PathBuf,
+    /// The port of server blocks that name none.
+    #[arg(long, default_value_t = 53)]
+    port: u16,
+    /// How the API is reached by `kubernetes` blocks that do not say it [default: $KUBECONFIG, ~/.kube/config, or the pod].
+    #[arg(long)]
+    kubeconfig: Option<PathBuf>,
+    /// Become this user (its number, or NUMBER:GROUP) once all sockets are open.
+    #[arg(long)]
+    user: Option<User>,
+    /// Read the Corefile, say what is wrong with it, and end.
+    #[arg(long)]
+    check: bool,
+}
+
+/// A user and a group, by their numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct User {
+    user: u32,
+    group: u32,
+}
+
+impl std::str::FromStr for User {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (user, group) = text.split_once(':').unwrap_or((text, text));
+        let number = |text: &str| {
+            text.parse()
+                .map_err(|_| format!("{text:?} is no number of a user or group"))
+        };
+        Ok(User {
+            user: number(user)?,
+            group: number(group)?,
+        })
+    }
+}
+
+/// Runs the command until it is done.
+pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    match args.command {
+        Some(Command::Query(query)) => query::run(query),
+        None => serve(args.serve),
+    }
+}
+
+fn serve(args: Serve) -> anyhow::Result<ExitCode> {
+    super::logging::start();
+    let found = file::read(&args.conf, args.port)?;
+    if args.check {
+        let blocks = found.config.blocks.len();
+        tracing::info!(
+            "{} has {blocks} server blocks, and nothing is wrong with them",
+            args.conf.display()
+        );
+        return Ok(ExitCode::SUCCESS);
+    }
+    let plan = plan::plan(&found.config)?;
+    // Privileges belong to threads: sockets are opened, and privileges dropped, before there is a second one.
+    let sockets = listen::open_all(&plan)?;
+    let pages = http::open_all(&plan)?;
+    drop_privileges(args.user)?;
+    let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
+    runtime.block_on(serve::serve(args, found, plan, sockets, pages))
+}
+
+/// What is left is the right to open ports below 1024, for a file that changes; of another user not even that.
+fn drop_privileges(user: Option<User>) -> anyhow::Result<()> {
+    privilege::keep_only(&[Capability::NetBindService]).context("cannot drop privileges")?;
+    let Some(User { user, group }) = user else {
+        return Ok(());
+    };
+    let become_user = || -> nix::Result<()> {
+        nix::unistd::setgroups(&[])?;
+        nix::unistd::setgid(group.into())?;
+        nix::unistd::setuid(user.into())
+    };
+    become_user().with_context(|| format!("cannot become user {user} of group {group} (--user)"))
+}

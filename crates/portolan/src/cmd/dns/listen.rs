@@ -1,0 +1,83 @@
+//! The sockets of a plan.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context;
+use portolan_dns::corefile::Scheme;
+use portolan_dns::corefile::plugin::Tls;
+use portolan_dns::server::{Bound, Listener, Protocol, bind};
+use rustls::ServerConfig;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+use super::plan::{Behind, Place, Plan};
+
+/// Opens all sockets, or none.
+pub(super) fn open_all(plan: &Plan) -> anyhow::Result<BTreeMap<Place, Bound>> {
+    let mut open = BTreeMap::new();
+    for (place, behind) in &plan.places {
+        if let Some(bound) = open_one(*place, behind)? {
+            open.insert(*place, bound);
+        }
+    }
+    Ok(open)
+}
+
+/// Opens the sockets of one place; there are none where the machine has no IPv6.
+pub(super) fn open_one(place: Place, behind: &Behind) -> anyhow::Result<Option<Bound>> {
+    let protocol = match (place.scheme, &behind.tls) {
+        (Scheme::Tls, Some(tls)) => Protocol::Tls(config(tls, &[b"dot"])?),
+        (Scheme::Https, Some(tls)) => Protocol::Https(config(tls, &[b"h2", b"http/1.1"])?),
+        _ => Protocol::Plain,
+    };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let listener = Listener {
+        address: place.address,
+        protocol,
+    };
+    match bind(&[listener], threads) {
+        Ok(bound) => Ok(Some(bound)),
+        Err(error) if is_without_ipv6(place.address, &error.error) => {
+            tracing::info!("there is no IPv6 here: {error}");
+            Ok(None)
+        }
+        Err(error) => Err(error)
+            .context("another DNS server may listen there; \"bind\" chooses other addresses"),
+    }
+}
+
+fn is_without_ipv6(address: SocketAddr, error: &std::io::Error) -> bool {
+    let unsupported = [nix::libc::EAFNOSUPPORT, nix::libc::EADDRNOTAVAIL];
+    let code = error.raw_os_error().unwrap_or_default();
+    address.ip().is_unspecified() && address.is_ipv6() && unsupported.contains(&code)
+}
+
+fn config(tls: &Tls, protocols: &[&[u8]]) -> anyhow::Result<Arc<ServerConfig>> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder =
+        ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+    let certificates = certificates(&tls.cert)?;
+    let key = PrivateKeyDer::from_pem_file(&tls.key)
+        .with_context(|| format!("cannot use the key {} (tls)", tls.key.display()))?;
+    let mut config = builder
+        .with_no_client_auth()
+        .with_single_cert(certificates, key)
+        .with_context(|| {
+            format!(
+                "{} and {} do not belong together (tls)",
+                tls.cert.display(),
+                tls.key.display()
+            )
+        })?;
+    config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
+    Ok(Arc::new(config))
+}
+
+fn certificates(path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
+    let words = || format!("cannot use the certificates {} (tls)", path.display());
+    let found = CertificateDer::pem_file_iter(path).with_context(words)?;
+    found.collect::<Result<_, _>>().with_context(words)
+}
