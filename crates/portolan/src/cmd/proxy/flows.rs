@@ -94,3 +94,6 @@ impl Flows {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;
