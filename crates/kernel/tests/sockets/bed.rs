@@ -10,6 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use aya::maps::{HashMap, Map, MapData, PerCpuHashMap, PerCpuValues};
+use aya::util::nr_cpus;
 use ipnet::IpNet;
 use portolan_dataplane::ebpf::Ebpf;
 use portolan_kernel::cgroup::Cgroup;
@@ -198,6 +200,45 @@ impl Bed {
         self.target.as_ref().unwrap().notes()
     }
 
+    /// A map of the programs.
+    fn map(&self, name: &str) -> MapData {
+        let one = |directory: &Path| {
+            let mut entries = std::fs::read_dir(directory).unwrap();
+            entries.next().unwrap().unwrap().path()
+        };
+        let pins = one(&one(&self.location.pins));
+        MapData::from_pin(pins.join(name)).unwrap()
+    }
+
+    /// Puts so many entries of nobody into a map, as far as there is room.
+    pub(crate) fn fill<const K: usize, const V: usize>(&self, name: &str, most: u64) {
+        let map = Map::HashMap(self.map(name));
+        let mut map = HashMap::<_, [u8; K], [u8; V]>::try_from(map).unwrap();
+        for number in 0..most {
+            let _ = map.insert(nobody(number), [0; V], 0);
+        }
+    }
+
+    /// The same for counts of each processor.
+    pub(crate) fn fill_counts<const K: usize>(&self, name: &str, most: u64) {
+        let map = Map::PerCpuHashMap(self.map(name));
+        let mut map = PerCpuHashMap::<_, [u8; K], u64>::try_from(map).unwrap();
+        let none = || PerCpuValues::try_from(vec![0; nr_cpus().unwrap()]).unwrap();
+        for number in 0..most {
+            let _ = map.insert(nobody(number), none(), 0);
+        }
+    }
+
+    /// Shows the namespace of pod 1 under so many names.
+    pub(crate) fn show(&self, count: usize) {
+        let handle = format!("/proc/self/fd/{}", self.pods[0].netns.as_raw_fd());
+        for number in 0..count {
+            let file = self.location.namespaces.join(format!("more-{number}"));
+            std::fs::write(&file, "").unwrap();
+            mount::bind(Path::new(&handle), &file).unwrap();
+        }
+    }
+
     /// From now on servers say nothing.
     pub(crate) fn quiet(&self) {
         self.is_quiet.store(true, Ordering::Relaxed);
@@ -278,6 +319,13 @@ impl Bed {
     pub(crate) fn ask_outside_cgroup(&self, to: SocketAddr) -> Result<Answer, ErrorKind> {
         self.pods[1].run(|| connect(None, to)).unwrap()
     }
+}
+
+/// A key that no program makes.
+fn nobody<const K: usize>(number: u64) -> [u8; K] {
+    let mut key = [0xff; K];
+    key[..8].copy_from_slice(&(u64::MAX - number).to_ne_bytes());
+    key
 }
 
 fn connect(bound: Option<IpAddr>, to: SocketAddr) -> Result<Answer, ErrorKind> {

@@ -296,6 +296,40 @@ fn what_has_no_room_is_told() {
     });
 }
 
+/// What programs and agent remember has limits, too: who finds no room is left to the rules, or not counted.
+#[test]
+fn what_is_full_does_no_harm() {
+    isolated!(what_is_full_does_no_harm, {
+        let Some(mut bed) = Bed::new() else { return };
+        bed.set(bed.web_of(Protocol::Udp));
+        bed.stand();
+        let notes = bed.notes();
+        notes.want_pairs().unwrap();
+        bed.fill::<8, 40>("datagram_peers", 32_768);
+        bed.fill_counts::<44>("pairs", 65_536);
+        let socket = bed.datagrams(true, "0.0.0.0:0");
+        socket.connect(at("172.30.0.1:80")).unwrap();
+        socket.send(b"?").unwrap();
+        assert!(socket.recv(&mut [0; 64]).is_ok());
+        let outcomes = bed.outcomes();
+        assert_eq!((outcomes.connected, outcomes.not_for_us), (0, 1));
+        let asking = bed.datagrams(true, "0.0.0.0:0");
+        asking.send_to(b"?", at("172.30.0.1:80")).unwrap();
+        assert!(asking.recv(&mut [0; 64]).is_ok());
+        assert_eq!(bed.outcomes().connected, 1);
+        assert!(notes.pairs(|_| true).unwrap().is_empty());
+        // Those that were used longest ago give way.
+        for (name, most) in [("flows", 16_384), ("clients", 16_384)] {
+            bed.fill::<32, 24>(name, most + 1);
+        }
+        asking.send_to(b"?", at("172.30.0.1:80")).unwrap();
+        assert!(asking.recv(&mut [0; 64]).is_ok());
+        // More namespaces than a node has.
+        bed.show(4100);
+        assert_eq!(notes.refresh().unwrap(), 4096);
+    });
+}
+
 /// A machine that lacks something is told what.
 #[test]
 fn what_is_missing_is_told() {
