@@ -80,6 +80,22 @@ impl Sockets {
         self.end(Protocol::Tcp, &socket)
     }
 
+    /// Whether this kernel can list sockets of `protocol` and end them (INET_DIAG_DESTROY): it is asked for one that
+    /// nobody has.
+    pub fn can_end(&mut self, protocol: Protocol) -> bool {
+        let nowhere = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0);
+        let socket = Connected {
+            cookie: 0,
+            here: nowhere,
+            there: nowhere,
+            is_opening: false,
+            family: libc::AF_INET as u8,
+            interface: 0,
+        };
+        let lists = self.list(protocol, socket.family, drop).is_ok();
+        lists && self.end(protocol, &socket).is_ok()
+    }
+
     /// Ends every connected socket of `protocol` of which `is_doomed` says so, and returns how many there were.
     pub fn destroy_all(
         &mut self,
@@ -118,12 +134,10 @@ impl Sockets {
         loop {
             let (bytes, _) = self.socket.recv_from_full().map_err(told)?;
             for message in Message::all(&bytes).filter(|m| m.sequence == self.sequence) {
+                let code = read_u32(message.body, 0).map_or(0, |code| (code as i32).wrapping_neg());
                 match message.kind {
-                    DONE => return Ok(()),
-                    ERROR => {
-                        let code = read_u32(message.body, 0).map_or(0, |code| -(code as i32));
-                        return Err(told(Errno::from_raw(code).into()));
-                    }
+                    DONE if code == 0 => return Ok(()),
+                    DONE | ERROR => return Err(told(Errno::from_raw(code).into())),
                     _ => drop(read(message.body).map(&mut tell)),
                 }
             }
@@ -144,7 +158,7 @@ impl Sockets {
             let Some(answer) = Message::all(&bytes).find(mine) else {
                 continue;
             };
-            return match read_u32(answer.body, 0).map(|code| -(code as i32)) {
+            return match read_u32(answer.body, 0).map(|code| (code as i32).wrapping_neg()) {
                 Some(0) => Ok(true),
                 Some(libc::ENOENT) => Ok(false),
                 code => Err(told(Errno::from_raw(code.unwrap_or(0)).into())),
@@ -248,6 +262,8 @@ mod tests {
                 let there = listener.local_addr().unwrap();
                 let stream = TcpStream::connect(there).unwrap();
                 let mut sockets = Sockets::open().unwrap();
+                assert!(sockets.can_end(Protocol::Udp) && sockets.can_end(Protocol::Tcp));
+                assert!(!sockets.can_end(Protocol::Sctp), "this kernel has none");
                 assert!(
                     sockets
                         .destroy(stream.local_addr().unwrap(), there)

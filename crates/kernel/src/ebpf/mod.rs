@@ -95,7 +95,11 @@ impl EbpfTarget {
     /// What this kernel lacks, and what the rules do therefore.
     pub fn lacks(&self) -> Vec<&'static str> {
         let parts = Part::ALL.into_iter().filter(|part| !self.pins.has(*part));
-        parts.map(Part::without).collect()
+        let mut words: Vec<&str> = parts.map(Part::without).collect();
+        if words.is_empty() && !self.notes.has_datagrams() {
+            words.push("no INET_DIAG_DESTROY, so connected sockets of UDP go through the rules");
+        }
+        words
     }
 
     /// Takes away all programs and maps of the network namespace that the calling thread is in; nothing happens if

@@ -19,6 +19,7 @@ use super::namespaces::Namespaces;
 use super::pins::Pins;
 use super::programs::Part;
 use super::refused;
+use crate::sockets::Sockets;
 use flows::{FLOW_LEN, PEER_LEN, STUCK_LEN};
 
 /// `NOTES_DIALS` and `NOTES_PAIRS` of ebpf/sockets.c.
@@ -143,6 +144,11 @@ impl Notes {
         state.tell()
     }
 
+    /// Whether programs connect sockets of UDP.
+    pub fn has_datagrams(&self) -> bool {
+        self.lock().has_datagrams
+    }
+
     /// From now on programs count flows, all of them from 0.
     pub fn want_pairs(&self) -> Result<(), ApplyError> {
         let mut state = self.lock();
@@ -211,9 +217,11 @@ impl State {
     }
 }
 
-/// Sockets of UDP must be heard of when they are closed, and answers to them be told as the Service's.
+/// Sockets of UDP must be heard of when they are closed, answers to them be told as the Service's, and the kernel must be
+/// able to end them.
 fn has_datagrams(pins: &Pins) -> bool {
-    pins.has(Part::Datagrams) && pins.has(Part::Release)
+    let can_end = || Sockets::open().is_ok_and(|mut sockets| sockets.can_end(Protocol::Udp));
+    pins.has(Part::Datagrams) && pins.has(Part::Release) && can_end()
 }
 
 /// `struct pair`.

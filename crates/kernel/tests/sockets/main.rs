@@ -197,6 +197,7 @@ fn an_agent_that_dies_changes_nothing() {
         let Some(mut bed) = Bed::new() else { return };
         bed.set(bed.web());
         bed.stand();
+        assert!(bed.target.as_ref().unwrap().lacks().is_empty());
         bed.target = None;
         bed.ask(true, None, at("172.30.0.1:80")).unwrap();
         bed.open();

@@ -85,13 +85,14 @@ impl Flows {
         sockets: &Sockets,
         deleted: &mut u64,
     ) -> Result<(), ApplyError> {
-        if sweep.protocols().contains(&Protocol::Udp) {
-            *deleted += sockets.sweep(|flow| sweep.is_stale(flow))?;
-        }
         sweep.protocols().into_iter().try_for_each(|protocol| {
             let is_stale = |flow: &_| sweep.is_stale(flow);
             self.conntrack.sweep(protocol, is_stale, deleted)
-        })
+        })?;
+        if sweep.protocols().contains(&Protocol::Udp) {
+            *deleted += sockets.sweep(|flow| sweep.is_stale(flow))?;
+        }
+        Ok(())
     }
 }
 

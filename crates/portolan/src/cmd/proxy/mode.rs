@@ -92,7 +92,7 @@ impl Mode {
             Mode::Ebpf => {
                 let target = EbpfTarget::open(&config.ebpf)?;
                 for words in target.lacks() {
-                    tracing::warn!("this kernel lacks programs of eBPF mode: {words}");
+                    tracing::warn!("this kernel lacks something for eBPF mode: {words}");
                 }
                 loop_.telemetry.sockets.are_noted(target.notes());
                 spawn_blocking(move || loop_.run(Ebpf, target, pace, &runtime))
