@@ -94,6 +94,12 @@ impl Site {
         });
     }
 
+    /// How many entries are being fetched anew.
+    #[cfg(test)]
+    pub(crate) fn refreshing(&self) -> usize {
+        REFRESHES_MAX - self.room.available_permits()
+    }
+
     /// What has to be done now and then: once a second is enough.
     pub fn tick(&self, now: Instant) {
         for chain in self.chains() {

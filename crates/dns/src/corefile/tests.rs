@@ -337,6 +337,13 @@ fn limits_hold() {
         words.contains("more than 200000 words") || words.contains("deep"),
         "{words}"
     );
+    let pattern = "(a{1000}){1000}";
+    assert!(wrong(&format!(". {{\n rewrite name regex {pattern} x\n}}")).contains("size limit"));
+    let data = "a".repeat(513);
+    let words = wrong(&format!(". {{\n rewrite edns0 local set 0xffee {data}\n}}"));
+    assert!(words.contains("at most 512 bytes"), "{words}");
+    assert!(wrong(". {\n cache {\n success 10000001\n}\n}").contains("1 to 10000000"));
+    assert!(wrong(". {\n health {\n lameduck 100000h\n}\n}").contains("is no time"));
     let deep = "10.0.0.0/25 10.0.0.0/1";
     assert_eq!(keys(deep).len(), 128 + 128);
 }

@@ -189,3 +189,48 @@ async fn addresses_are_made_for_ipv6_and_answers_kept_small() {
     assert!(message.additionals.is_empty(), "minimal");
     assert_eq!(world.ask("no.example.org", rtype::AAAA).await.rcode, 3);
 }
+
+#[tokio::test]
+async fn search_paths_have_an_end() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let ends: Vec<String> = (0..40).map(|i| format!("s{i}.example.org")).collect();
+    std::fs::write(file.path(), format!("search {}\n", ends.join(" "))).unwrap();
+    let text = format!(
+        ". {{\n autopath {}\n forward . OTHER\n}}",
+        file.path().display()
+    );
+    let world = World::new(&text).await;
+    assert_eq!(world.ask("x.s0.example.org", rtype::A).await.rcode, 3);
+    assert_eq!(world.other.asked(), autopath::SEARCH_MAX);
+}
+
+#[tokio::test]
+async fn hosts_files_have_a_largest_size() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "203.0.113.5 a.example.org\n").unwrap();
+    file.as_file().set_len(HOSTS_BYTES_MAX + 1).unwrap();
+    let text = format!(". {{\n hosts {}\n}}", file.path().display());
+    let world = World::new(&text).await;
+    assert_eq!(world.ask("a.example.org", rtype::A).await.rcode, 3);
+}
+
+#[tokio::test]
+async fn so_many_entries_are_fetched_anew_at_a_time() {
+    let silent = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let address = silent.local_addr().unwrap();
+    let world = World::new(&format!(". {{\n cache\n forward . {address}\n}}")).await;
+    let site = world.door.site();
+    let chain = site.chains().next().cloned().unwrap();
+    let mut request = vec![1, 2, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    request.extend_from_slice(b"\x01x\x00\x00\x01\x00\x01");
+    let client = Client {
+        address: "10.1.0.9:4242".parse().unwrap(),
+        local: "172.30.0.10".parse().unwrap(),
+        transport: Transport::Udp,
+    };
+    let asked = Asked::of(&Query::read(&request).unwrap(), client);
+    for _ in 0..crate::site::REFRESHES_MAX + 10 {
+        site.refresh(Arc::clone(&chain), asked.clone());
+    }
+    assert_eq!(site.refreshing(), crate::site::REFRESHES_MAX);
+}
