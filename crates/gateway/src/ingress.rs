@@ -65,7 +65,7 @@ impl Default for Options {
 #[derive(Debug, Default)]
 pub struct Routing {
     /// Where requests go.
-    pub table: Table,
+    pub table: Arc<Table>,
     /// Which Secrets hold certificates for which hosts; each host once.
     pub certificates: Vec<Certificate>,
     /// The Ingresses that are ours, the oldest first.
@@ -129,7 +129,7 @@ impl<'a> Build<'a> {
         problems.sort();
         problems.dedup();
         Routing {
-            table,
+            table: Arc::new(table),
             certificates,
             served,
             ignored,

@@ -1,20 +1,27 @@
-//! The front door: which backend a request goes to, by Ingress objects.
+//! HTTP from outside: which backend a request goes to, by Ingress objects, and the server that takes it there.
 //!
 //! ```text
-//!   Ingress, IngressClass, Service, Secret ─▶ ingress::build (pure) ─▶ Routing { Table, certificates, problems }
-//!   request: host, path, method, headers   ─▶ Table::find           ─▶ Target { backends, filters }
+//!   watches ─▶ World ─▶ ingress::build (pure) ─▶ Table, certificates, Problems ─┐
+//!                       endpoints (pure) ───────────────────────────────────────┴─▶ Live ─▶ server
+//!   request: host, path, method, headers ─▶ Table::find ─▶ Target { backends, filters } ─▶ an endpoint
 //! ```
 //!
 //! The route model ([`Route`], [`Target`]) is not Ingress' own: Gateway API can be turned into the same values. A
-//! [`Table`] is never changed: another one takes its place as a whole. Nothing here does I/O.
+//! [`Table`] is never changed: another one takes its place as a whole.
 
+mod endpoints;
+mod follow;
 mod host;
 pub mod ingress;
 mod path;
 mod problem;
 mod route;
+pub mod server;
+mod status;
 mod table;
 
+pub use endpoints::endpoints;
+pub use follow::{Followed, News, World, follow};
 pub use host::{HOST_BYTES_MAX, Host, HostError, request_host};
 pub use path::{PathError, normalize};
 pub use problem::{ObjectName, Problem};
@@ -22,4 +29,5 @@ pub use route::{
     Backend, Conditions, Destination, Filter, HostClaim, Origin, PathMatch, Pattern,
     REGEX_BYTES_MAX, Rank, Request, Route, Target,
 };
+pub use status::{StatusChange, apply_status, status_changes};
 pub use table::{Lost, Row, Table};

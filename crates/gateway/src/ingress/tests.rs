@@ -441,8 +441,8 @@ fn certificates_are_settled_and_wrong_ones_told() {
          (CertificateTaken)",
         "Ingress shop/b: spec.defaultBackend gets no requests: another Ingress, which is older, has the default backend of all \
          hosts. (DefaultBackendTaken)",
-        "Ingress shop/b: spec.tls[2].secretName is shop/gone, which does not exist. The default certificate stands in \
-         for it. (InvalidCertificate)",
+        "Ingress shop/b: spec.tls[2].secretName is shop/gone, which does not exist, or is not of type \
+         kubernetes.io/tls. The default certificate stands in for it. (InvalidCertificate)",
         "Ingress shop/b: spec.tls[3].secretName is shop/opaque, whose type is \"Opaque\" and must be \
          \"kubernetes.io/tls\". The default certificate stands in for it. (InvalidCertificate)",
         "Ingress shop/b: spec.tls[4].secretName is shop/empty, which has no tls.key. The default certificate stands in \

@@ -107,7 +107,9 @@ impl Build<'_> {
 /// seen by whoever loads them.
 fn wrong_with(name: &ObjectName, secret: Option<&Secret>) -> Option<String> {
     let Some(secret) = secret else {
-        return Some(format!("is {name}, which does not exist."));
+        return Some(format!(
+            "is {name}, which does not exist, or is not of type kubernetes.io/tls."
+        ));
     };
     let kind = secret.r#type.as_deref().unwrap_or_default();
     if kind != "kubernetes.io/tls" {

@@ -1,0 +1,262 @@
+//! Follows the objects of an API, and makes from them what the server serves by.
+//!
+//! ```text
+//!   watch Ingresses, IngressClasses, Services, Secrets ─┐
+//!   watch EndpointSlices ───────────────────────────────┴─▶ World ──▶ Followed { Live, Routing }
+//! ```
+//!
+//! Nothing is said before every kind has been listed fully, and what a new listing does not name is gone (law 9).
+//! A change of EndpointSlices alone costs no new table.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use futures::{FutureExt, Stream, StreamExt, stream};
+use kube::{Api, Client, Resource};
+use portolan_k8s::watch::{Event, Filter, watch};
+use portolan_k8s::wire::networking::{Ingress, IngressClass};
+use portolan_k8s::wire::{EndpointSlice, Secret, Service};
+use tokio::sync::watch as channel;
+
+use crate::endpoints::endpoints;
+use crate::ingress::{Objects, Options, Routing, build};
+use crate::problem::{ObjectName, Problem};
+use crate::server::{CertificateError, Certificates, Identity, Live};
+
+/// Events that are taken in before something is published, when they come faster than they are taken in:
+/// more would let a flood of events keep the server waiting.
+const BURST_MAX: usize = 4096;
+
+/// Only Secrets of this type are read.
+const TLS_SECRETS: &str = "type=kubernetes.io/tls";
+
+/// What has become of the objects.
+#[derive(Clone, Debug)]
+pub struct Followed {
+    /// For the server.
+    pub live: Live,
+    /// For people.
+    pub routing: Arc<Routing>,
+    /// The Ingresses, for those who write to them.
+    pub ingresses: Arc<BTreeMap<ObjectName, Arc<Ingress>>>,
+}
+
+/// One event of any kind.
+#[derive(Debug)]
+pub enum News {
+    /// About Ingresses.
+    Ingress(Event<Ingress>),
+    /// About IngressClasses.
+    Class(Event<IngressClass>),
+    /// About Services.
+    Service(Box<Event<Service>>),
+    /// About EndpointSlices.
+    Slice(Event<EndpointSlice>),
+    /// About Secrets of type `kubernetes.io/tls`.
+    Secret(Event<Secret>),
+}
+
+/// How far the listing of one kind is.
+#[derive(Debug, Default)]
+struct Listing {
+    is_complete: bool,
+    /// What the listing that is under way has named.
+    named: BTreeSet<ObjectName>,
+}
+
+/// All objects, and what was made of them last.
+pub struct World {
+    options: Options,
+    objects: Objects,
+    slices: BTreeMap<ObjectName, Arc<EndpointSlice>>,
+    listings: [Listing; 5],
+    /// Identities by Secret, so that only what has changed is read again.
+    identities: BTreeMap<ObjectName, (Arc<Secret>, Result<Identity, CertificateError>)>,
+    /// Shown for names that have no certificate.
+    other: Identity,
+    has_new_objects: bool,
+    has_new_slices: bool,
+    last: Option<Followed>,
+}
+
+impl World {
+    /// Knows nothing yet. `other` is shown for names that have no certificate.
+    pub fn new(options: Options, other: Identity) -> World {
+        World {
+            options,
+            objects: Objects::default(),
+            slices: BTreeMap::new(),
+            listings: Default::default(),
+            identities: BTreeMap::new(),
+            other,
+            has_new_objects: true,
+            has_new_slices: true,
+            last: None,
+        }
+    }
+
+    /// Takes in an event.
+    pub fn take(&mut self, news: News) {
+        let [ingresses, classes, services, secrets, slices] = &mut self.listings;
+        self.has_new_objects |= !matches!(news, News::Slice(_));
+        self.has_new_slices |= matches!(news, News::Slice(_));
+        match news {
+            News::Ingress(event) => take(&mut self.objects.ingresses, ingresses, event),
+            News::Class(event) => take(&mut self.objects.classes, classes, event),
+            News::Service(event) => take(&mut self.objects.services, services, *event),
+            News::Secret(event) => take(&mut self.objects.secrets, secrets, event),
+            News::Slice(event) => take(&mut self.slices, slices, event),
+        }
+    }
+
+    /// What there is to serve, once: `None` when nothing has changed since the last call, or when not every kind has
+    /// been listed yet.
+    pub fn followed(&mut self) -> Option<Followed> {
+        let complete = self.listings.iter().all(|listing| listing.is_complete);
+        if !complete || !(self.has_new_objects || self.has_new_slices) {
+            return None;
+        }
+        let mut followed = match self.last.take() {
+            Some(last) if !self.has_new_objects => last,
+            _ => self.rebuilt(),
+        };
+        followed.live.endpoints = Arc::new(endpoints(&self.slices));
+        self.has_new_objects = false;
+        self.has_new_slices = false;
+        self.last = Some(followed.clone());
+        Some(followed)
+    }
+
+    fn rebuilt(&mut self) -> Followed {
+        let mut routing = build(&self.objects, &self.options);
+        let (certificates, problems) = self.certificates(&routing);
+        routing.problems.extend(problems);
+        routing.problems.sort();
+        Followed {
+            live: Live {
+                table: Arc::clone(&routing.table),
+                endpoints: Arc::default(),
+                certificates: Arc::new(certificates),
+            },
+            routing: Arc::new(routing),
+            ingresses: Arc::new(self.objects.ingresses.clone()),
+        }
+    }
+
+    /// The certificates of all hosts, and what is wrong with Secrets that hold something else.
+    fn certificates(&mut self, routing: &Routing) -> (Certificates, Vec<Problem>) {
+        let mut before = std::mem::take(&mut self.identities);
+        let mut problems = Vec::new();
+        let mut found = Vec::new();
+        for certificate in &routing.certificates {
+            let Some(secret) = self.objects.secrets.get(&certificate.secret) else {
+                continue;
+            };
+            let identity = self
+                .identities
+                .entry(certificate.secret.clone())
+                .or_insert_with(|| {
+                    let known = before.remove(&certificate.secret);
+                    known
+                        .filter(|(of, _)| Arc::ptr_eq(of, secret))
+                        .unwrap_or_else(|| (Arc::clone(secret), read(secret)))
+                });
+            match &identity.1 {
+                Ok(identity) => found.push((certificate.host.clone(), identity.clone())),
+                Err(error) => problems.push(Problem {
+                    kind: "Ingress",
+                    object: certificate.rank.object.clone(),
+                    reason: "InvalidCertificate",
+                    message: format!(
+                        "Secret {} is of no use for {}: {error}. The default certificate stands in for it.",
+                        certificate.secret, certificate.host
+                    ),
+                }),
+            }
+        }
+        (Certificates::new(found, self.other.clone()), problems)
+    }
+}
+
+fn read(secret: &Secret) -> Result<Identity, CertificateError> {
+    let value = |key: &str| {
+        let data = secret.data.as_ref().and_then(|data| data.get(key));
+        data.map(|value| value.0.as_slice()).unwrap_or_default()
+    };
+    Identity::from_pem(value("tls.crt"), value("tls.key"))
+}
+
+fn take<K: Resource>(
+    all: &mut BTreeMap<ObjectName, Arc<K>>,
+    listing: &mut Listing,
+    event: Event<K>,
+) {
+    match event {
+        Event::Init => listing.named.clear(),
+        Event::InitApply(object) => {
+            let name = ObjectName::of(object.meta());
+            listing.named.insert(name.clone());
+            all.insert(name, Arc::new(object));
+        }
+        Event::InitDone => {
+            let named = std::mem::take(&mut listing.named);
+            all.retain(|name, _| named.contains(name));
+            listing.is_complete = true;
+        }
+        Event::Apply(object) => drop(all.insert(ObjectName::of(object.meta()), Arc::new(object))),
+        Event::Delete(object) => drop(all.remove(&ObjectName::of(object.meta()))),
+    }
+}
+
+/// Watches for ever, and sends what is to be served after each burst of events; the channel holds `None` until every
+/// kind has been listed once. Ends when nobody listens any more.
+pub async fn follow(client: Client, mut world: World, publish: channel::Sender<Option<Followed>>) {
+    let mut news = Box::pin(news(client));
+    loop {
+        let first = tokio::select! {
+            first = news.next() => first,
+            () = publish.closed() => None,
+        };
+        let Some(first) = first else {
+            return;
+        };
+        world.take(first);
+        for _ in 1..BURST_MAX {
+            match news.next().now_or_never().flatten() {
+                Some(next) => world.take(next),
+                None => break,
+            }
+        }
+        if let Some(followed) = world.followed() {
+            publish.send_replace(Some(followed));
+        }
+    }
+}
+
+fn news(client: Client) -> impl Stream<Item = News> + Send {
+    let all = Filter::default();
+    let tls = Filter {
+        fields: TLS_SECRETS,
+        ..all
+    };
+    stream::select_all([
+        watch(Api::<Ingress>::all(client.clone()), all)
+            .map(News::Ingress)
+            .boxed(),
+        watch(Api::<IngressClass>::all(client.clone()), all)
+            .map(News::Class)
+            .boxed(),
+        watch(Api::<Service>::all(client.clone()), all)
+            .map(|event| News::Service(Box::new(event)))
+            .boxed(),
+        watch(Api::<Secret>::all(client.clone()), tls)
+            .map(News::Secret)
+            .boxed(),
+        watch(Api::<EndpointSlice>::all(client), all)
+            .map(News::Slice)
+            .boxed(),
+    ])
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,182 @@
+//! The server: connections of clients, TLS, and requests on their way to endpoints.
+//!
+//! ```text
+//!   thread 1 … n: a socket each at the same address (SO_REUSEPORT) ─▶ hyper ─▶ request ─▶ upstream (its own pool)
+//!                                            all of them read one Live, which is swapped as a whole
+//! ```
+//!
+//! Nothing is shared between threads but [`Live`]: no request waits for another thread.
+
+mod answer;
+mod certificate;
+mod connection;
+mod headers;
+mod limits;
+mod request;
+mod upstream;
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use arc_swap::ArcSwap;
+use portolan_model::PortKey;
+use socket2::{Domain, Socket, Type};
+use tokio_util::sync::CancellationToken;
+
+use crate::table::Table;
+
+pub use certificate::{CertificateError, Certificates, Identity};
+
+/// What requests are served by. It is never changed, only exchanged.
+#[derive(Clone, Debug, Default)]
+pub struct Live {
+    /// Where requests go.
+    pub table: Arc<Table>,
+    /// Who stands behind each Service port.
+    pub endpoints: Arc<HashMap<PortKey, Arc<[SocketAddr]>>>,
+    /// What clients of TLS are shown.
+    pub certificates: Arc<Certificates>,
+}
+
+/// Where and how to serve.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Addresses for HTTP/1.
+    pub http: Vec<SocketAddr>,
+    /// Addresses for TLS, with HTTP/1 and HTTP/2.
+    pub https: Vec<SocketAddr>,
+    /// Threads; at least one.
+    pub threads: usize,
+    /// The port that clients reach TLS at, for redirects.
+    pub https_port: u16,
+}
+
+/// Why the server cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// An address cannot be served at.
+    #[error("cannot serve at {address}: {source}")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A thread cannot be started.
+    #[error("cannot start a thread: {0}")]
+    Thread(io::Error),
+    /// TLS cannot be set up.
+    #[error("cannot set up TLS: {0}")]
+    Tls(String),
+}
+
+/// A server that runs; dropping it stops it without waiting.
+pub struct Server {
+    live: Arc<ArcSwap<Live>>,
+    stop: CancellationToken,
+    threads: Vec<JoinHandle<()>>,
+    http: Vec<SocketAddr>,
+    https: Vec<SocketAddr>,
+}
+
+/// A socket, and whether clients speak TLS to it.
+struct Entrance {
+    listener: TcpListener,
+    tls: bool,
+}
+
+impl Server {
+    /// Takes its addresses and begins to serve; every request is answered with 404 until [`Server::swap`].
+    pub fn start(config: &Config) -> Result<Server, ServerError> {
+        let live = Arc::new(ArcSwap::from_pointee(Live::default()));
+        let stop = CancellationToken::new();
+        let acceptor = certificate::acceptor(Arc::clone(&live)).map_err(ServerError::Tls)?;
+        let mut server = Server {
+            live,
+            stop,
+            threads: Vec::new(),
+            http: Vec::new(),
+            https: Vec::new(),
+        };
+        let threads = config.threads.max(1);
+        let mut entrances: Vec<Vec<Entrance>> = (0..threads).map(|_| Vec::new()).collect();
+        let wanted = config.http.iter().map(|address| (*address, false));
+        for (mut address, tls) in wanted.chain(config.https.iter().map(|address| (*address, true)))
+        {
+            for entrances in &mut entrances {
+                let listener =
+                    bind(address).map_err(|source| ServerError::Bind { address, source })?;
+                // Port 0 becomes a number with the first socket; the other threads share that one.
+                address = listener
+                    .local_addr()
+                    .map_err(|source| ServerError::Bind { address, source })?;
+                entrances.push(Entrance { listener, tls });
+            }
+            match tls {
+                true => server.https.push(address),
+                false => server.http.push(address),
+            }
+        }
+        for entrances in entrances {
+            let worker = connection::Worker {
+                live: Arc::clone(&server.live),
+                acceptor: acceptor.clone(),
+                stop: server.stop.clone(),
+                https_port: config.https_port,
+            };
+            let thread = std::thread::Builder::new().name("gateway".to_owned());
+            let thread = thread
+                .spawn(move || worker.run(entrances))
+                .map_err(ServerError::Thread)?;
+            server.threads.push(thread);
+        }
+        Ok(server)
+    }
+
+    /// From now on, requests are served by this.
+    pub fn swap(&self, live: Live) {
+        self.live.store(Arc::new(live));
+    }
+
+    /// Where HTTP/1 is served.
+    pub fn http(&self) -> &[SocketAddr] {
+        &self.http
+    }
+
+    /// Where TLS is served.
+    pub fn https(&self) -> &[SocketAddr] {
+        &self.https
+    }
+
+    /// Takes no more connections, lets requests that are under way finish for a while, and returns.
+    pub fn stop(mut self) {
+        self.stop.cancel();
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the gateway has panicked");
+            }
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(limits::BACKLOG_MAX)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}

@@ -1,0 +1,108 @@
+//! The server on the loopback, with curl and with bytes as they are.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test's helpers fail the test by panicking"
+)]
+
+mod backend;
+mod malformed;
+mod traffic;
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::process::Command;
+use std::sync::Arc;
+
+use portolan_gateway::ingress::{Objects, Options, build};
+use portolan_gateway::server::{Certificates, Config, Identity, Live, Server};
+use portolan_gateway::{Host, ObjectName};
+use portolan_k8s::wire::Service;
+use portolan_k8s::wire::networking::{Ingress, IngressClass};
+use portolan_model::{PortKey, Protocol};
+use serde_json::{Value, json};
+
+/// A server on free ports of the loopback.
+fn serve(threads: usize) -> Server {
+    let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+    let config = Config {
+        http: vec![any],
+        https: vec![any],
+        threads,
+        https_port: 443,
+    };
+    Server::start(&config).unwrap()
+}
+
+/// What an Ingress with these rules makes of Service `web` with these endpoints.
+fn live(rules: Value, endpoints: &[SocketAddr]) -> Live {
+    let mut objects = Objects::default();
+    let class =
+        json!({"metadata": {"name": "ours"}, "spec": {"controller": "portolan.dev/gateway"}});
+    let class: IngressClass = serde_json::from_value(class).unwrap();
+    objects
+        .classes
+        .insert(ObjectName::new("", "ours"), Arc::new(class));
+    let service = json!({"metadata": {"namespace": "shop", "name": "web"}, "spec": {"ports": [{"port": 80}]}});
+    let service: Service = serde_json::from_value(service).unwrap();
+    objects
+        .services
+        .insert(ObjectName::new("shop", "web"), Arc::new(service));
+    let spec =
+        json!({"ingressClassName": "ours", "rules": rules, "tls": [{"hosts": ["secure.com"]}]});
+    let ingress: Ingress = serde_json::from_value(
+        json!({"metadata": {"namespace": "shop", "name": "i"}, "spec": spec}),
+    )
+    .unwrap();
+    objects
+        .ingresses
+        .insert(ObjectName::new("shop", "i"), Arc::new(ingress));
+    let key = PortKey::new("shop", "web", "", Protocol::Tcp);
+    Live {
+        table: build(&objects, &Options::default()).table,
+        endpoints: Arc::new(HashMap::from([(key, endpoints.into())])),
+        certificates: Arc::default(),
+    }
+}
+
+/// One rule: everything of a host goes to `web`.
+fn all_of(host: &str) -> Value {
+    let backend = json!({"service": {"name": "web", "port": {"number": 80}}});
+    json!({"host": host, "http": {"paths": [{"path": "/", "pathType": "Prefix", "backend": backend}]}})
+}
+
+/// Runs curl, which must succeed; what it prints.
+fn curl(arguments: &[&str]) -> String {
+    let output = Command::new("curl")
+        .args([
+            "--silent",
+            "--show-error",
+            "--max-time",
+            "30",
+            "--noproxy",
+            "*",
+        ])
+        .args(arguments)
+        .output();
+    let output = output.expect("curl is needed for this test");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "curl {arguments:?}: {errors}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// A certificate of its own for a name: the certificate as PEM, and what the server shows.
+fn certificate(name: &str) -> (String, Identity) {
+    let made = rcgen::generate_simple_self_signed(vec![name.to_owned()]).unwrap();
+    let (chain, key) = (made.cert.pem(), made.signing_key.serialize_pem());
+    let identity = Identity::from_pem(chain.as_bytes(), key.as_bytes()).unwrap();
+    (chain, identity)
+}
+
+/// The certificates of a server that has one for a host.
+fn certificates(host: &str, identity: Identity) -> Arc<Certificates> {
+    let other = Identity::self_signed().unwrap();
+    Arc::new(Certificates::new(
+        [(Host::parse(host).unwrap(), identity)],
+        other,
+    ))
+}
