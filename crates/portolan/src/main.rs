@@ -23,6 +23,8 @@ enum Command {
     Relay(cmd::relay::Args),
     /// Answer for the names of a cluster, as a Corefile says (takes CoreDNS' place).
     Dns(cmd::dns::Args),
+    /// Serve HTTP from outside by the Ingresses of the cluster.
+    Gateway(cmd::gateway::Args),
     /// A whole cluster of network namespaces on this machine.
     Lab(cmd::lab::Args),
     /// The server that example pods run: says who it is and whom it saw.
@@ -39,6 +41,7 @@ fn main() -> std::process::ExitCode {
         Command::Proxy(args) => cmd::proxy::run(args),
         Command::Relay(args) => cmd::relay::run(args),
         Command::Dns(args) => cmd::dns::run(args),
+        Command::Gateway(args) => cmd::gateway::run(args),
         Command::Lab(args) => cmd::lab::run(args),
         Command::Echo(args) => cmd::echo::run(args),
         Command::Ask(args) => cmd::ask::run(args),

@@ -5,6 +5,7 @@ pub mod ask;
 pub mod dns;
 pub mod echo;
 pub mod env;
+pub mod gateway;
 pub mod lab;
 pub mod logging;
 pub mod proxy;

@@ -5,6 +5,7 @@
 mod agent;
 mod cluster;
 mod dns;
+mod gateway;
 mod modes;
 mod node;
 mod observer;

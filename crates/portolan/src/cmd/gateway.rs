@@ -1,0 +1,176 @@
+//! `portolan gateway`: the HTTP front door, by the Ingresses of any Kubernetes API.
+//!
+//! ```text
+//!   gateway::follow ──Followed──▶ server (its own threads) · status of Ingresses · Problems: log lines and Events
+//! ```
+
+mod routes;
+mod tell;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use kube::Client;
+use portolan_gateway::ingress::{CONTROLLER, Options};
+use portolan_gateway::server::{Config, Identity, Server};
+use portolan_gateway::{Followed, ObjectName, World, follow};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+/// Arguments of `portolan gateway`.
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    task: Option<Task>,
+    /// Kubeconfig file [default: $KUBECONFIG, ~/.kube/config, or the pod that we run in].
+    #[arg(long, global = true)]
+    kubeconfig: Option<PathBuf>,
+    /// Address of the API, instead of the kubeconfig's.
+    #[arg(long, global = true)]
+    master: Option<String>,
+    /// Serve HTTP at this address (may be repeated).
+    #[arg(long, default_values = ["0.0.0.0:80", "[::]:80"])]
+    http: Vec<SocketAddr>,
+    /// Serve HTTPS at this address (may be repeated).
+    #[arg(long, default_values = ["0.0.0.0:443", "[::]:443"])]
+    https: Vec<SocketAddr>,
+    /// The port that clients reach HTTPS at, for redirects.
+    #[arg(long, default_value_t = 443)]
+    https_port: u16,
+    /// Threads that serve [default: one for each processor].
+    #[arg(long)]
+    threads: Option<usize>,
+    /// Write this address or name into the status of Ingresses that are served (may be repeated).
+    #[arg(long)]
+    status_address: Vec<String>,
+    /// IngressClasses with this spec.controller are ours.
+    #[arg(long, global = true, default_value = CONTROLLER)]
+    controller: String,
+    /// Values of the old annotation kubernetes.io/ingress.class that are ours (may be repeated).
+    #[arg(long, global = true, default_values = ["portolan"])]
+    ingress_class: Vec<String>,
+    /// Serve Ingresses without any class, too.
+    #[arg(long, global = true)]
+    watch_ingress_without_class: bool,
+    /// A Service for requests that nothing else is there for, as NAMESPACE/NAME:PORT.
+    #[arg(long, global = true, value_parser = service)]
+    default_backend: Option<(ObjectName, String)>,
+}
+
+#[derive(clap::Subcommand)]
+enum Task {
+    /// Print the routes that a gateway with these options serves by now, and what is wrong with Ingresses.
+    Routes,
+}
+
+/// Reads `NAMESPACE/NAME:PORT`.
+fn service(text: &str) -> Result<(ObjectName, String), String> {
+    let parts = text.split_once('/').and_then(|(namespace, rest)| {
+        let (name, port) = rest.split_once(':')?;
+        let whole = [namespace, name, port].iter().all(|part| !part.is_empty());
+        whole.then(|| (ObjectName::new(namespace, name), port.to_owned()))
+    });
+    parts.ok_or_else(|| {
+        "write NAMESPACE/NAME:PORT, with the name or the number of a port".to_owned()
+    })
+}
+
+impl Args {
+    fn options(&self) -> Options {
+        Options {
+            controller: self.controller.clone(),
+            class_names: self.ingress_class.clone(),
+            without_class: self.watch_ingress_without_class,
+            default_backend: self.default_backend.clone(),
+        }
+    }
+}
+
+/// Serves until SIGTERM, or prints the routes.
+pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    crate::cmd::logging::start();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    runtime.block_on(async {
+        match args.task {
+            Some(Task::Routes) => routes::print(&args).await?,
+            None => serve(args).await?,
+        }
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+/// The objects of the API, followed until the receiver is gone.
+async fn followed(
+    args: &Args,
+    tasks: &mut JoinSet<()>,
+) -> anyhow::Result<(Client, watch::Receiver<Option<Followed>>)> {
+    let client =
+        portolan_k8s::client_at(args.kubeconfig.as_deref(), args.master.as_deref()).await?;
+    let other = Identity::self_signed()
+        .map_err(anyhow::Error::msg)
+        .context("cannot make a certificate")?;
+    let world = World::new(args.options(), other);
+    let (publish, followed) = watch::channel(None);
+    tasks.spawn(follow(client.clone(), world, publish));
+    Ok((client, followed))
+}
+
+async fn serve(args: Args) -> anyhow::Result<()> {
+    let (mut terminate, mut interrupt) = (
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::interrupt())?,
+    );
+    let config = Config {
+        http: args.http.clone(),
+        https: args.https.clone(),
+        threads: args
+            .threads
+            .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)),
+        https_port: args.https_port,
+    };
+    // Addresses that are taken are told before anything else is done.
+    let server = Server::start(&config)?;
+    tracing::info!(http = ?server.http(), https = ?server.https(), "the gateway serves");
+    let mut tasks = JoinSet::new();
+    let (client, mut followed) = followed(&args, &mut tasks).await?;
+    tasks.spawn(tell::tell(
+        client,
+        followed.clone(),
+        args.status_address.clone(),
+    ));
+    loop {
+        tokio::select! {
+            changed = followed.changed() => {
+                changed.context("nothing follows the API any more")?;
+                if let Some(followed) = &*followed.borrow_and_update() {
+                    server.swap(followed.live.clone());
+                }
+            }
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+        }
+    }
+    tasks.shutdown().await;
+    server.stop();
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn default_backends_are_whole() {
+        let read = service("shop/web:http").unwrap();
+        assert_eq!(read, (ObjectName::new("shop", "web"), "http".to_owned()));
+        for wrong in ["web:80", "shop/web", "/web:80", "shop/:80", "shop/web:"] {
+            assert!(service(wrong).is_err(), "{wrong}");
+        }
+    }
+}

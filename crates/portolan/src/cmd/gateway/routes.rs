@@ -1,0 +1,97 @@
+//! `portolan gateway routes`: the table as text.
+
+use std::fmt::Write;
+
+use anyhow::Context;
+use portolan_gateway::server::Live;
+use portolan_gateway::{Destination, Filter, Followed, Row};
+use tokio::task::JoinSet;
+
+use super::{Args, followed};
+
+/// Lists everything once and prints what becomes of it.
+#[expect(clippy::print_stdout, reason = "it is what the command is for")]
+pub(super) async fn print(args: &Args) -> anyhow::Result<()> {
+    let mut tasks = JoinSet::new();
+    let (_, mut listed) = followed(args, &mut tasks).await?;
+    let listed = listed
+        .wait_for(Option::is_some)
+        .await
+        .context("nothing follows the API any more")?;
+    if let Some(followed) = &*listed {
+        print!("{}", text(followed));
+    }
+    Ok(())
+}
+
+/// One line for each route, then what is wrong, then who is not served.
+fn text(followed: &Followed) -> String {
+    let rows = followed.live.table.rows();
+    let mut cells =
+        vec![["HOST", "TYPE", "PATH", "BACKEND", "ENDPOINTS", "FROM"].map(str::to_owned)];
+    cells.extend(rows.iter().map(|row| line(&followed.live, row)));
+    let mut text = aligned(&cells);
+    let routing = &followed.routing;
+    for certificate in &routing.certificates {
+        let _ = writeln!(
+            text,
+            "certificate: {} from Secret {}",
+            certificate.host, certificate.secret
+        );
+    }
+    for problem in &routing.problems {
+        let _ = writeln!(text, "problem: {problem}");
+    }
+    for ignored in &routing.ignored {
+        let _ = writeln!(text, "not served: {ignored}");
+    }
+    text
+}
+
+fn line(live: &Live, row: &Row) -> [String; 6] {
+    let to = row.target.choose(0);
+    let (backend, endpoints) = match to {
+        Some(Destination::Port(key)) => {
+            let count = live.endpoints.get(key).map_or(0, |all| all.len());
+            (key.to_string(), count.to_string())
+        }
+        Some(Destination::Broken(status)) => {
+            (format!("answers {}", status.as_u16()), "-".to_owned())
+        }
+        None => ("none".to_owned(), "-".to_owned()),
+    };
+    let redirect = row.target.filters.iter().map(|filter| match filter {
+        Filter::RequireTls(status) => format!(", without TLS: {}", status.as_u16()),
+    });
+    let origin = &row.target.origin;
+    [
+        row.host.clone(),
+        row.kind.to_owned(),
+        row.path.clone(),
+        backend + &redirect.collect::<String>(),
+        endpoints,
+        format!("{} {}", origin.object, origin.field),
+    ]
+}
+
+/// Columns that begin below each other.
+fn aligned(rows: &[[String; 6]]) -> String {
+    let width = |column: usize| {
+        rows.iter()
+            .map(|row| row[column].chars().count())
+            .max()
+            .unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..6).map(width).collect();
+    let mut text = String::new();
+    for row in rows {
+        let cells = row
+            .iter()
+            .zip(&widths)
+            .map(|(cell, width)| format!("{cell:width$}"));
+        let line = cells.collect::<Vec<_>>().join("  ");
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
