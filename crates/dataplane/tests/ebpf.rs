@@ -6,6 +6,7 @@ mod maps;
 mod world;
 
 use maps::Maps;
+use maps::outside::OutsideMaps;
 use portolan_dataplane::ebpf::{Ebpf, Op, connects};
 use portolan_dataplane::nftables::Nftables;
 use portolan_model::{Backend, Endpoint, Packet, Protocol, ServicePort};
@@ -38,7 +39,10 @@ proptest! {
     ) {
         let (mut state, _) = Ebpf.compile(&snapshot);
         let mut maps = Maps::default();
-        Ebpf.diff(None, &state).sockets.iter().for_each(|op| maps.op(op));
+        let mut outside = OutsideMaps::default();
+        let ops = Ebpf.diff(None, &state);
+        ops.sockets.iter().for_each(|op| maps.op(op));
+        ops.outside.iter().for_each(|op| outside.op(op));
         for step in steps {
             let (before, old) = (snapshot.clone(), state.clone());
             step.iter().for_each(|change| change.make(&mut snapshot));
@@ -57,6 +61,11 @@ proptest! {
                 prop_assert!(maps.is_whole(), "a frontend leads to nothing after {:?}", op);
             }
             prop_assert!(maps.read().unwrap() == state.sockets);
+            for op in &ops.outside {
+                outside.op(op);
+                prop_assert!(outside.is_whole(), "a frontend leads to nothing after {:?}", op);
+            }
+            prop_assert!(outside.read().unwrap() == state.outside);
         }
     }
 
@@ -65,9 +74,12 @@ proptest! {
         let (a, b) = (Ebpf.compile(&a).0, Ebpf.compile(&b).0);
         prop_assert!(Ebpf.is_empty(&Ebpf.diff(Some(&a), &a)));
         let mut maps = Maps::default();
+        let mut outside = OutsideMaps::default();
         let mut make = |from, to| {
-            Ebpf.diff(from, to).sockets.iter().for_each(|op| maps.op(op));
-            maps.read().unwrap() == to.sockets
+            let ops = Ebpf.diff(from, to);
+            ops.sockets.iter().for_each(|op| maps.op(op));
+            ops.outside.iter().for_each(|op| outside.op(op));
+            maps.read().unwrap() == to.sockets && outside.read().unwrap() == to.outside
         };
         prop_assert!(make(None, &a));
         prop_assert!(make(Some(&a), &b));

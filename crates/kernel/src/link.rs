@@ -9,7 +9,8 @@ use netlink_packet_route::address::{
     AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope,
 };
 use netlink_packet_route::link::{
-    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, State,
+    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
+    State,
 };
 use netlink_packet_route::route::{
     RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
@@ -23,6 +24,17 @@ use crate::netns::Netns;
 /// The links of one network namespace, changed over a netlink socket of it.
 pub struct Links {
     socket: RouteSocket,
+}
+
+/// A link that carries Ethernet frames.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ethernet {
+    /// Its number in its namespace.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// The most bytes of one IP packet.
+    pub mtu: u32,
 }
 
 /// A route to be added.
@@ -201,6 +213,26 @@ impl Links {
         let ready =
             |link: &LinkMessage| link_name(link) == Some("lo") || link.attributes.contains(&up);
         Ok(self.list()?.iter().all(ready))
+    }
+
+    /// All links that carry Ethernet frames; the loopback is none of them.
+    pub fn ethernet(&mut self) -> Result<Vec<Ethernet>> {
+        let read = |link: &LinkMessage| {
+            let ethernet = link.header.link_layer_type == LinkLayerType::Ether;
+            let mtu = link
+                .attributes
+                .iter()
+                .find_map(|attribute| match attribute {
+                    LinkAttribute::Mtu(mtu) => Some(*mtu),
+                    _ => None,
+                });
+            Some(Ethernet {
+                index: link.header.index,
+                name: link_name(link).filter(|_| ethernet)?.to_string(),
+                mtu: mtu?,
+            })
+        };
+        Ok(self.list()?.iter().filter_map(read).collect())
     }
 
     /// The index of a link.

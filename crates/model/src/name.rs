@@ -19,6 +19,9 @@ pub enum Protocol {
 }
 
 impl Protocol {
+    /// All that a Service port can have.
+    pub const ALL: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
+
     /// The number in the IP header (IANA protocol numbers).
     pub const fn number(self) -> u8 {
         match self {

@@ -54,6 +54,10 @@ pub struct AtSockets<'a, B: Backend, T> {
     pub namespaces: &'a Path,
     /// Tells the mode that all of them are there now.
     pub look: fn(&T) -> Result<(), String>,
+    /// Whether the flow of a packet that comes in by the fabric or from outside is taken before it meets any rule.
+    pub takes: fn(&B::State, &Packet) -> bool,
+    /// How many such flows the mode says it has taken.
+    pub taken: fn(&T) -> Result<u64, String>,
 }
 
 /// Runs `scenario` with the data plane of `backend`, whose target for a namespace `target` makes.
@@ -112,7 +116,7 @@ where
             (sockets.look)(&node.target)?;
         }
         let (mut flows, mut wrong) = (0, Vec::new());
-        let mut connected = 0;
+        let (mut connected, mut taken) = (0, 0);
         for step in &scenario.steps {
             node.take(step)?;
             for probe in &step.probes {
@@ -124,6 +128,8 @@ where
                 let (made, found) = judge(probe, &network, &way)?;
                 flows += made;
                 connected += if way.at_socket { made as u64 } else { 0 };
+                let takes = sockets.is_some_and(|sockets| node.takes(sockets, &network, probe));
+                taken += if takes { made as u64 } else { 0 };
                 wrong.extend(found.into_iter().map(|words| match step.say.as_str() {
                     "" => format!("{probe}: {words}"),
                     say => format!("({say}) {probe}: {words}"),
@@ -135,6 +141,12 @@ where
             if told != connected {
                 wrong.push(format!(
                     "{told} sockets were connected at once, expected {connected}"
+                ));
+            }
+            let told = (sockets.taken)(&node.target)?;
+            if told != taken {
+                wrong.push(format!(
+                    "{told} flows were taken where they came in, expected {taken}"
                 ));
             }
         }
@@ -211,6 +223,13 @@ impl<B: Backend, T: Target<B>> Node<'_, B, T> {
         let is_bound = network.bound(probe).is_some();
         network.is_on_node(probe.packet.source.ip())
             && (sockets.connects)(state, &probe.packet, is_bound)
+    }
+
+    fn takes(&self, sockets: &AtSockets<'_, B, T>, network: &Network, probe: &Probe) -> bool {
+        let Some((_, state)) = &self.standing else {
+            return false;
+        };
+        !network.is_on_node(probe.packet.source.ip()) && (sockets.takes)(state, &probe.packet)
     }
 
     /// Carries out the changes of a step in the kernel, and reads them back.

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use imbl::OrdMap;
+
 use super::bytes::{
     ENDPOINT_KEY_LEN, ENDPOINT_LEN, MEMBER_LEN, NODE_PORT_IP_LEN, SERVICE_KEY_LEN, SERVICE_LEN,
     read_endpoint, read_endpoint_key, read_ip, read_member, read_service, read_service_key,
@@ -30,19 +32,7 @@ pub fn adopt(found: &Readback) -> Option<Sockets> {
         let (frontend, entry) = (read_service_key(key)?, read_service(value)?);
         sockets.services.insert(frontend, entry);
     }
-    let mut lists: BTreeMap<ListKey, BTreeMap<u32, SocketAddr>> = BTreeMap::new();
-    for (key, value) in &found.endpoints {
-        let (list, slot) = read_endpoint_key(key)?;
-        lists
-            .entry(list)
-            .or_default()
-            .insert(slot, read_endpoint(value)?);
-    }
-    for (key, slots) in lists {
-        let whole = slots.keys().copied().eq(0..slots.len() as u32);
-        let list: Arc<[SocketAddr]> = slots.into_values().collect();
-        sockets.lists.insert(key, whole.then_some(list)?);
-    }
+    sockets.lists = read_lists(&found.endpoints)?;
     let mut members: BTreeMap<ListKey, BTreeSet<SocketAddr>> = BTreeMap::new();
     for key in &found.members {
         let (list, to) = read_member(key)?;
@@ -55,4 +45,25 @@ pub fn adopt(found: &Readback) -> Option<Sockets> {
         sockets.node_port_ips.insert(read_ip(ip), ());
     }
     Some(sockets)
+}
+
+/// Every list must be there from its first slot to its last.
+pub(super) fn read_lists(
+    found: &[([u8; ENDPOINT_KEY_LEN], [u8; ENDPOINT_LEN])],
+) -> Option<OrdMap<ListKey, Arc<[SocketAddr]>>> {
+    let mut lists: BTreeMap<ListKey, BTreeMap<u32, SocketAddr>> = BTreeMap::new();
+    for (key, value) in found {
+        let (list, slot) = read_endpoint_key(key)?;
+        lists
+            .entry(list)
+            .or_default()
+            .insert(slot, read_endpoint(value)?);
+    }
+    let mut read = OrdMap::new();
+    for (key, slots) in lists {
+        let whole = slots.keys().copied().eq(0..slots.len() as u32);
+        let list: Arc<[SocketAddr]> = slots.into_values().collect();
+        read.insert(key, whole.then_some(list)?);
+    }
+    Some(read)
 }

@@ -170,8 +170,8 @@ pub fn read_ip(bytes: &[u8; NODE_PORT_IP_LEN]) -> IpAddr {
     Ipv6Addr::from(*bytes).to_canonical()
 }
 
-struct Writer<const N: usize> {
-    bytes: [u8; N],
+pub(super) struct Writer<const N: usize> {
+    pub(super) bytes: [u8; N],
     length: usize,
 }
 
@@ -186,30 +186,30 @@ impl<const N: usize> Default for Writer<N> {
 
 impl<const N: usize> Writer<N> {
     /// What is not written stays 0.
-    fn put(&mut self, bytes: &[u8]) {
+    pub(super) fn put(&mut self, bytes: &[u8]) {
         self.bytes[self.length..][..bytes.len()].copy_from_slice(bytes);
         self.length += bytes.len();
     }
 }
 
-struct Reader<'a>(&'a [u8]);
+pub(super) struct Reader<'a>(pub(super) &'a [u8]);
 
 impl Reader<'_> {
-    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+    pub(super) fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
         let (first, rest) = self.0.split_first_chunk::<N>()?;
         self.0 = rest;
         Some(*first)
     }
 
-    fn ip(&mut self) -> Option<IpAddr> {
+    pub(super) fn ip(&mut self) -> Option<IpAddr> {
         self.take().map(|bytes| read_ip(&bytes))
     }
 
-    fn port(&mut self) -> Option<u16> {
+    pub(super) fn port(&mut self) -> Option<u16> {
         self.take().map(u16::from_be_bytes)
     }
 
-    fn number(&mut self) -> Option<u32> {
+    pub(super) fn number(&mut self) -> Option<u32> {
         self.take().map(u32::from_ne_bytes)
     }
 }

@@ -161,7 +161,7 @@ impl Fragment {
         if treatment.balance != Balance::Random && endpoints.addresses.len() > 1 {
             return None;
         }
-        let list = slots(endpoints);
+        let list = slots(endpoints, Balance::Random);
         if list.is_empty() {
             return None;
         }
@@ -213,15 +213,15 @@ fn of_pods<'a>(node: &NodeFacts, treatment: &'a Treatment) -> Option<&'a Action>
 }
 
 /// The endpoint of each slot. As in the rules, only the first [`ENDPOINTS_MAX`] endpoints get connections.
-fn slots(endpoints: &Choices) -> Arc<[SocketAddr]> {
+pub(super) fn slots(endpoints: &Choices, balance: Balance) -> Arc<[SocketAddr]> {
     let all = &endpoints.addresses;
-    match endpoints.slots(Balance::Random) {
+    match endpoints.slots(balance) {
         Some(slots) => slots.iter().map(|slot| all[usize::from(*slot)]).collect(),
         None => all.iter().copied().take(ENDPOINTS_MAX).collect(),
     }
 }
 
-fn hash(list: &[SocketAddr]) -> u32 {
+pub(super) fn hash(list: &[SocketAddr]) -> u32 {
     let bytes: Vec<u8> = list.iter().flat_map(|to| bytes::endpoint_of(*to)).collect();
     jhash(&bytes, LIST_SEED)
 }

@@ -7,6 +7,7 @@ use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
 use portolan_model::Frontend;
 
+use super::outside;
 use super::state::{Entry, ListKey, Sockets};
 use crate::nftables;
 
@@ -40,6 +41,10 @@ pub struct Ops {
     pub rules: nftables::Ops,
     /// Changes of maps, in this order.
     pub sockets: Vec<Op>,
+    /// Changes of the maps of the programs at devices, in this order.
+    pub outside: Vec<outside::Op>,
+    /// What stands there afterwards: where no programs are, a target remembers it instead.
+    pub outside_after: outside::Outside,
 }
 
 /// New slots, then the entries that lead to them, then old slots.
@@ -52,11 +57,8 @@ pub(crate) fn diff(from: Option<&Sockets>, to: &Sockets) -> Vec<Op> {
     let from = from.unwrap_or(&nothing);
     let mut unused = Vec::new();
     for item in from.lists.diff(&to.lists) {
-        match item {
-            DiffItem::Add(key, new) => slots(*key, &[], new, &mut ops, &mut unused),
-            DiffItem::Remove(key, old) => slots(*key, old, &[], &mut ops, &mut unused),
-            DiffItem::Update { old, new } => slots(*old.0, old.1, new.1, &mut ops, &mut unused),
-        }
+        let put = |key, slot, to| Op::PutEndpoint(key, slot, to);
+        slots(&item, put, Op::RemoveEndpoint, &mut ops, &mut unused);
     }
     for item in from.members.diff(&to.members) {
         members(&item, &mut ops, &mut unused);
@@ -77,12 +79,12 @@ pub(crate) fn diff(from: Option<&Sockets>, to: &Sockets) -> Vec<Op> {
     ops
 }
 
-fn map<K: Ord + Clone, V: PartialEq + Copy>(
+pub(super) fn map<K: Ord + Clone, V: PartialEq + Copy, O>(
     from: &OrdMap<K, V>,
     to: &OrdMap<K, V>,
-    put: impl Fn(&K, V) -> Op,
-    remove: impl Fn(&K) -> Op,
-    ops: &mut Vec<Op>,
+    put: impl Fn(&K, V) -> O,
+    remove: impl Fn(&K) -> O,
+    ops: &mut Vec<O>,
 ) {
     ops.extend(from.diff(to).map(|item| match item {
         DiffItem::Add(key, value) => put(key, *value),
@@ -91,21 +93,27 @@ fn map<K: Ord + Clone, V: PartialEq + Copy>(
     }));
 }
 
-fn slots(
-    key: ListKey,
-    was: &[SocketAddr],
-    is: &[SocketAddr],
-    ops: &mut Vec<Op>,
-    unused: &mut Vec<Op>,
+/// The slots that a list gains, and those that nobody leads to when all entries are changed.
+pub(super) fn slots<O>(
+    item: &DiffItem<'_, '_, ListKey, Arc<[SocketAddr]>>,
+    put: impl Fn(ListKey, u32, SocketAddr) -> O,
+    remove: impl Fn(ListKey, u32) -> O,
+    ops: &mut Vec<O>,
+    unused: &mut Vec<O>,
 ) {
+    let (key, was, is): (ListKey, &[SocketAddr], &[SocketAddr]) = match item {
+        DiffItem::Add(key, new) => (**key, &[], new),
+        DiffItem::Remove(key, old) => (**key, old, &[]),
+        DiffItem::Update { old, new } => (*old.0, old.1, new.1),
+    };
     for (slot, to) in is.iter().enumerate() {
         if was.get(slot) != Some(to) {
-            ops.push(Op::PutEndpoint(key, slot as u32, *to));
+            ops.push(put(key, slot as u32, *to));
         }
     }
     // From the end, so that what is left of a list at any moment is its beginning.
     let left = is.len()..was.len().max(is.len());
-    unused.extend(left.rev().map(|slot| Op::RemoveEndpoint(key, slot as u32)));
+    unused.extend(left.rev().map(|slot| remove(key, slot as u32)));
 }
 
 /// As slots: who is new comes before the entries, who is gone goes after them.

@@ -24,6 +24,7 @@ mod adopt;
 mod bytes;
 mod compile;
 mod diff;
+pub mod outside;
 mod state;
 mod trace;
 
@@ -54,13 +55,19 @@ impl Backend for Ebpf {
 
     fn compile(&self, snapshot: &Snapshot) -> (State, Vec<Problem>) {
         let (rules, problems) = Nftables.compile(snapshot);
-        let sockets = compile::compile(snapshot);
-        (State { rules, sockets }, problems)
+        let state = State {
+            rules,
+            sockets: compile::compile(snapshot),
+            outside: outside::compile(snapshot),
+        };
+        (state, problems)
     }
 
     fn update(&self, state: &mut State, snapshot: &Snapshot, touched: &[PortKey]) -> Vec<Problem> {
         // Before the rules are brought to the new Snapshot: they hold the old one.
-        compile::update(&mut state.sockets, &state.rules.snapshot, snapshot, touched);
+        let before = &state.rules.snapshot;
+        compile::update(&mut state.sockets, before, snapshot, touched);
+        outside::update(&mut state.outside, before, snapshot, touched);
         Nftables.update(&mut state.rules, snapshot, touched)
     }
 
@@ -68,26 +75,26 @@ impl Backend for Ebpf {
         Ops {
             rules: Nftables.diff(from.map(|from| &from.rules), &to.rules),
             sockets: diff::diff(from.map(|from| &from.sockets), &to.sockets),
+            outside: outside::diff(from.map(|from| &from.outside), &to.outside),
+            outside_after: to.outside.clone(),
         }
     }
 
     fn is_empty(&self, ops: &Ops) -> bool {
-        Nftables.is_empty(&ops.rules) && ops.sockets.is_empty()
+        Nftables.is_empty(&ops.rules) && ops.sockets.is_empty() && ops.outside.is_empty()
     }
 
-    /// A socket that is connected at once, else the first packet. Whether a pod that reaches itself is masqueraded is
+    /// A socket that is connected at once, else the first packet: at a device, or in the rules. Whether a pod that reaches itself is masqueraded is
     /// what the rules would do; at a socket such a connection does not leave the pod (R-HAIRPIN-1).
     fn trace(&self, state: &State, packet: &Packet) -> Verdict {
-        match trace::trace(&state.sockets, packet) {
-            Some(verdict) => verdict,
-            None => Nftables.trace(&state.rules, packet),
-        }
+        trace::trace(&state.sockets, packet)
+            .or_else(|| outside::trace(&state.outside, packet))
+            .unwrap_or_else(|| Nftables.trace(&state.rules, packet))
     }
 
     fn shares(&self, state: &State, packet: &Packet) -> BTreeMap<SocketAddr, u32> {
-        match trace::shares(&state.sockets, packet) {
-            Some(shares) => shares,
-            None => Nftables.shares(&state.rules, packet),
-        }
+        trace::shares(&state.sockets, packet)
+            .or_else(|| outside::shares(&state.outside, packet))
+            .unwrap_or_else(|| Nftables.shares(&state.rules, packet))
     }
 }

@@ -8,15 +8,18 @@ use imbl::OrdMap;
 use ipnet::IpNet;
 use portolan_model::Frontend;
 
+use super::outside::Outside;
 use crate::nftables;
 
-/// The rules of nftables mode, and the maps of the socket programs above them.
+/// The rules of nftables mode, and the maps of the programs above them.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct State {
     /// For every packet that no program has taken care of.
     pub rules: nftables::State,
     /// For sockets of this node.
     pub sockets: Sockets,
+    /// For what comes in by the devices to the outside.
+    pub outside: Outside,
 }
 
 /// The contents of the maps.

@@ -1,6 +1,8 @@
 //! Maps as the kernel has them: bytes and nothing else.
 #![allow(dead_code, clippy::unwrap_used)] // Each test takes what it needs; an op that is wrong is a failed test.
 
+pub mod outside;
+
 use std::collections::BTreeMap;
 
 use portolan_dataplane::ebpf::{

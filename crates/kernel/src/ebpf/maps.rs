@@ -1,5 +1,7 @@
 //! The maps that programs and agent share. Keys and values are bytes, as `portolan_dataplane::ebpf` writes them.
 
+use std::path::Path;
+
 use aya::Pod;
 use aya::maps::{HashMap, Map, MapData, MapError};
 use portolan_dataplane::ebpf::{
@@ -80,12 +82,12 @@ pub(super) struct Maps {
 impl Maps {
     /// Those that are pinned.
     pub(super) fn open(pins: &Pins) -> Result<Self, ApplyError> {
-        let open = |name: &str| pinned(pins, name);
+        let map = |name: &str| pinned(pins, name);
         Ok(Maps {
-            services: hash(open("services")?)?,
-            endpoints: hash(open("endpoints")?)?,
-            members: hash(open("members")?)?,
-            node_port_ips: hash(open("node_port_ips")?)?,
+            services: hash(map("services")?)?,
+            endpoints: hash(map("endpoints")?)?,
+            members: hash(map("members")?)?,
+            node_port_ips: hash(map("node_port_ips")?)?,
         })
     }
 
@@ -157,8 +159,12 @@ fn copy<K: Pod, V: Pod>(name: &str, from: &Pins, to: &Pins) {
 
 /// The map that is pinned under this name.
 pub(super) fn pinned(pins: &Pins, name: &str) -> Result<MapData, ApplyError> {
-    let path = pins.path(name);
-    let map = MapData::from_pin(&path);
+    open(&pins.path(name))
+}
+
+/// The map that is pinned there.
+pub(super) fn open(path: &Path) -> Result<MapData, ApplyError> {
+    let map = MapData::from_pin(path);
     map.map_err(|error| refused(format!("open the map {}", path.display()), &error))
 }
 

@@ -3,7 +3,7 @@
 //! ```text
 //!   bpffs  PINS/NAMESPACE/PROGRAMS-CGROUP/  services endpoints node_port_ips …   maps
 //!                                           connect4_link connect6_link …       programs that stand at the cgroup
-//!   Ops ──rules──▶ NftTarget, then ──sockets──▶ maps, one element after the other
+//!   Ops ──rules──▶ NftTarget, then ──sockets──▶ maps, one element after the other, then ──outside──▶ maps of [`tc`]
 //! ```
 //!
 //! What is pinned lives on without us, so an agent that dies changes nothing. The directory is named by a hash of the
@@ -16,6 +16,7 @@ mod namespaces;
 mod notes;
 mod pins;
 mod programs;
+mod tc;
 
 use std::path::PathBuf;
 
@@ -27,6 +28,8 @@ use maps::Maps;
 pub use notes::{Notes, Outcomes};
 use pins::Pins;
 use programs::Part;
+use tc::AtDevices;
+pub use tc::{Devices, Outcomes as OutsideOutcomes, sweep};
 
 /// Where the programs of one node are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +40,8 @@ pub struct Location {
     pub pins: PathBuf,
     /// A directory in which the network namespaces of pods are shown as files.
     pub namespaces: PathBuf,
+    /// Where traffic from outside comes and goes.
+    pub devices: Devices,
 }
 
 impl Default for Location {
@@ -46,6 +51,7 @@ impl Default for Location {
             cgroup: pins::cgroup_root(),
             pins: "/sys/fs/bpf/portolan".into(),
             namespaces: "/run/netns".into(),
+            devices: Devices::default(),
         }
     }
 }
@@ -57,6 +63,7 @@ pub struct EbpfTarget {
     pins: Pins,
     maps: Maps,
     notes: Notes,
+    outside: AtDevices,
 }
 
 impl EbpfTarget {
@@ -65,7 +72,12 @@ impl EbpfTarget {
     pub fn open(location: &Location) -> Result<Self, ApplyError> {
         let rules = NftTarget::open()?;
         let (pins, maps) = stand(location)?;
-        let notes = Notes::open(&pins, pins::netns_cookie()?, &location.namespaces)?;
+        let notes = Notes::open(
+            &pins,
+            pins::netns_cookie()?,
+            &location.namespaces,
+            &location.pins,
+        )?;
         for other in pins.others()? {
             Part::ALL
                 .into_iter()
@@ -74,6 +86,7 @@ impl EbpfTarget {
             other.remove()?;
         }
         Ok(EbpfTarget {
+            outside: AtDevices::open(&location.pins, &location.devices),
             location: location.clone(),
             rules,
             pins,
@@ -102,9 +115,22 @@ impl EbpfTarget {
         words
     }
 
+    /// What the programs at devices have done so far.
+    pub fn outside_outcomes(&self) -> Result<OutsideOutcomes, ApplyError> {
+        self.outside.outcomes()
+    }
+
+    /// For another mode that takes over: as [`EbpfTarget::remove`], but programs stay that translate flows which go on.
+    /// No other flow begins there.
+    pub fn retire(location: &Location) -> Result<(), ApplyError> {
+        tc::retire(&location.pins)?;
+        pins::remove_all(&location.pins)
+    }
+
     /// Takes away all programs and maps of the network namespace that the calling thread is in; nothing happens if
     /// there are none. The rules of nftables mode stay, and so do connections.
     pub fn remove(location: &Location) -> Result<(), ApplyError> {
+        tc::remove_all(&location.pins)?;
         pins::remove_all(&location.pins)
     }
 }
@@ -125,7 +151,7 @@ impl Target<Ebpf> for EbpfTarget {
         for op in &ops.sockets {
             self.maps.apply(op)?;
         }
-        Ok(())
+        self.outside.apply(&ops.outside, &ops.outside_after)
     }
 
     /// Programs that somebody has taken away are loaded anew, and their maps are empty.
@@ -137,13 +163,21 @@ impl Target<Ebpf> for EbpfTarget {
         let Some(rules) = self.rules.read()? else {
             return Ok(None);
         };
-        let sockets = adopt(&self.maps.read()?);
-        Ok(sockets.map(|sockets| State { rules, sockets }))
+        self.outside.look();
+        let (sockets, outside) = (adopt(&self.maps.read()?), self.outside.read()?);
+        let read = || {
+            Some(State {
+                rules,
+                sockets: sockets?,
+                outside: outside?,
+            })
+        };
+        Ok(read())
     }
 
     /// Nobody writes to our maps but us.
     fn unchanged(&mut self) -> Result<bool, ApplyError> {
-        Ok(self.pins.are_whole() && self.rules.unchanged()?)
+        Ok(!self.outside.look() && self.pins.are_whole() && self.rules.unchanged()?)
     }
 }
 

@@ -7,7 +7,7 @@
 mod flows;
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuHashMap, PerCpuValues};
@@ -67,6 +67,8 @@ struct State {
     wants: u64,
     /// Whether programs connect sockets of UDP, where they can be ended.
     has_datagrams: bool,
+    /// Where the programs at devices are, too.
+    all_pins: PathBuf,
 }
 
 struct Maps {
@@ -89,8 +91,14 @@ impl std::fmt::Debug for Notes {
 impl Notes {
     /// Of the programs that are pinned there; from now on they know which network namespace is the node's.
     /// Namespaces of pods are found in this directory.
-    pub(super) fn open(pins: &Pins, node: u64, pods: &Path) -> Result<Self, ApplyError> {
+    pub(super) fn open(
+        pins: &Pins,
+        node: u64,
+        pods: &Path,
+        all_pins: &Path,
+    ) -> Result<Self, ApplyError> {
         let mut state = State {
+            all_pins: all_pins.into(),
             maps: Maps::open(pins)?,
             namespaces: Namespaces::new(node, pods)?,
             wants: 0,
@@ -154,10 +162,11 @@ impl Notes {
         let mut state = self.lock();
         state.wants |= PAIRS;
         state.forget_pairs(|_| true)?;
+        super::tc::pairs(&state.all_pins, |_| true)?;
         state.tell()
     }
 
-    /// How many flows each pair of destination and endpoint has had. Those of which `is_old` says so are forgotten.
+    /// How many flows each pair of destination and endpoint has had, at sockets and from outside. Those of which `is_old` says so are forgotten.
     pub fn pairs(&self, is_old: impl Fn(&Flow) -> bool) -> Result<Vec<(Flow, u64)>, ApplyError> {
         let mut state = self.lock();
         let read = |entry: Result<([u8; PAIR_LEN], PerCpuValues<u64>), MapError>| {
@@ -166,8 +175,13 @@ impl Notes {
         };
         let all: Result<Vec<_>, MapError> = state.maps.pairs.iter().map(read).collect();
         let all = all.map_err(|error| refused("read how many flows programs have seen", &error))?;
+        // A node port may have been asked for at a socket and from outside.
+        let mut sums: std::collections::HashMap<Flow, u64> = all.into_iter().flatten().collect();
+        for (flow, count) in super::tc::pairs(&state.all_pins, &is_old)? {
+            *sums.entry(flow).or_default() += count;
+        }
         state.forget_pairs(is_old)?;
-        Ok(all.into_iter().flatten().collect())
+        Ok(sums.into_iter().collect())
     }
 
     /// Where the last TCP socket wanted to go that a program has connected to this endpoint; `None` if there was none,

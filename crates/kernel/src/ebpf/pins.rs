@@ -203,7 +203,7 @@ fn expect(path: &Path, kind: FsType, what: &str) -> Result<(), ApplyError> {
 }
 
 /// Programs and maps lie one level deep.
-fn remove(directory: &Path) -> Result<(), ApplyError> {
+pub(super) fn remove(directory: &Path) -> Result<(), ApplyError> {
     let remove = || -> io::Result<()> {
         // Links first: no program works on maps that are being taken away.
         let mut files: Vec<PathBuf> = Vec::new();
@@ -223,7 +223,7 @@ fn remove(directory: &Path) -> Result<(), ApplyError> {
     }
 }
 
-fn directories(pins: &Path) -> Result<Vec<PathBuf>, ApplyError> {
+pub(super) fn directories(pins: &Path) -> Result<Vec<PathBuf>, ApplyError> {
     let list = || -> io::Result<Vec<PathBuf>> {
         let mut all = Vec::new();
         for entry in fs::read_dir(pins)? {
@@ -237,6 +237,6 @@ fn directories(pins: &Path) -> Result<Vec<PathBuf>, ApplyError> {
     list().map_err(|error| at("list", pins, &error))
 }
 
-fn at(doing: &str, path: &Path, error: &io::Error) -> ApplyError {
+pub(super) fn at(doing: &str, path: &Path, error: &io::Error) -> ApplyError {
     refused(format!("{doing} {}", path.display()), error)
 }

@@ -144,7 +144,7 @@ fn attach(program: &mut Program, cgroup: &File) -> Result<Result<FdLink, LinkErr
     Ok(link.try_into())
 }
 
-fn missing(what: &str, name: &str) -> ApplyError {
+pub(super) fn missing(what: &str, name: &str) -> ApplyError {
     ApplyError {
         doing: format!("load the socket programs: no {what} {name}"),
         words: "this build is broken".into(),
@@ -152,7 +152,7 @@ fn missing(what: &str, name: &str) -> ApplyError {
 }
 
 /// With what the kernel's verifier says, if it has refused the program.
-fn told(doing: &str, name: &str, error: &ProgramError) -> ApplyError {
+pub(super) fn told(doing: &str, name: &str, error: &ProgramError) -> ApplyError {
     let mut told = refused(format!("{doing} the program {name}"), error);
     if let ProgramError::LoadError { verifier_log, .. } = error {
         told.words = format!("{}\n{verifier_log}", told.words);

@@ -11,6 +11,7 @@ mod batch;
 mod counts;
 mod numbers;
 pub(crate) mod path;
+pub(crate) mod ports;
 mod read;
 mod resets;
 mod rules;

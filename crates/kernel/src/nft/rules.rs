@@ -14,8 +14,13 @@ pub(super) fn write_rule(out: &mut Writer, family: Family, rule: &Rule) {
             write_expr(out, family, expr);
         }
     });
-    // A comment as nft keeps it: type 0, length with the final zero, text.
-    let comment = comment(rule, family);
+    write_comment(out, &comment(rule, family));
+}
+
+/// A comment as nft keeps it: type 0, length with the final zero, text. At most 128 bytes, which is the limit of the
+/// `nft` tool; it begins with a digest in 16 hexadecimal digits.
+pub(super) fn write_comment(out: &mut Writer, comment: &str) {
+    let comment = format!("{COMMENT}{comment}");
     let mut userdata = vec![0, comment.len() as u8 + 1];
     userdata.extend(comment.as_bytes());
     userdata.push(0);
@@ -25,12 +30,11 @@ pub(super) fn write_rule(out: &mut Writer, family: Family, rule: &Rule) {
 /// Every comment starts so; a digest in 16 hexadecimal digits and perhaps a note follow.
 const COMMENT: &str = "portolan ";
 
-/// At most 128 bytes, which is the limit of the `nft` tool.
 fn comment(rule: &Rule, family: Family) -> String {
     let (digest, note) = (rule.digest(family), rule.note());
     match note.is_empty() {
-        true => format!("{COMMENT}{digest:016x}"),
-        false => format!("{COMMENT}{digest:016x}: {note}"),
+        true => format!("{digest:016x}"),
+        false => format!("{digest:016x}: {note}"),
     }
 }
 
@@ -79,7 +83,7 @@ fn verdict(out: &mut Writer, code: i32, chain: Option<String>) {
     });
 }
 
-fn write_expr(out: &mut Writer, family: Family, what: &Expr) {
+pub(super) fn write_expr(out: &mut Writer, family: Family, what: &Expr) {
     match what {
         Expr::Load(field, to) => load(out, family, *field, *to),
         Expr::Value { into, bytes } => expr(out, "immediate", |out| {

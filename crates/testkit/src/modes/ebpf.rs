@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use portolan_dataplane::ebpf::{self, Ebpf};
 use portolan_kernel::cgroup::Cgroup;
-use portolan_kernel::ebpf::Location;
+use portolan_kernel::ebpf::{Devices, Location};
 use portolan_kernel::{EbpfTarget, Netns, mount, namespace};
 
 use crate::live::{AtSockets, Outcome, against_kernel_and_sockets};
@@ -32,6 +32,7 @@ pub(super) fn run(scenario: &Scenario) -> Outcome {
         let mut location = Location::default();
         let cgroup = Cgroup::new(&location.cgroup).map_err(|error| error.to_string())?;
         location.cgroup = cgroup.path().into();
+        location.devices = Devices::Named(vec!["fabric".into(), "outside".into()]);
         location.namespaces =
             Path::new(NAMESPACES).join(cgroup.path().file_name().unwrap_or_default());
         let shown = &location.namespaces;
@@ -49,6 +50,13 @@ pub(super) fn run(scenario: &Scenario) -> Outcome {
             look: |target| {
                 let known = target.notes().refresh();
                 known.map(drop).map_err(|error| error.to_string())
+            },
+            takes: |state: &ebpf::State, packet| {
+                ebpf::outside::serves(&state.outside, packet).is_some()
+            },
+            taken: |target: &EbpfTarget| {
+                let outcomes = target.outside_outcomes();
+                Ok(outcomes.map_err(|error| error.to_string())?.taken())
             },
         };
         let mut node = None;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context, anyhow, bail};
 use clap::{ArgAction, ValueEnum};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use portolan_kernel::ebpf::Location;
+use portolan_kernel::ebpf::{Devices, Location};
 use portolan_model::sync::Pace;
 use portolan_reflect::{DetectLocal, NodeOptions, NodePortAddresses};
 use tokio::sync::watch;
@@ -68,6 +68,10 @@ struct EbpfArgs {
     /// Directory in which the container runtime shows the network namespaces of pods [default: /run/netns].
     #[arg(long, value_name = "DIRECTORY")]
     ebpf_namespaces: Option<PathBuf>,
+    /// Devices at which programs treat traffic from outside: names with commas between, "auto" for those of the default
+    /// routes, or "none", so that the rules do it.
+    #[arg(long, value_name = "DEVICES", default_value = "none")]
+    ebpf_outside_devices: Devices,
 }
 
 impl EbpfArgs {
@@ -77,6 +81,7 @@ impl EbpfArgs {
             cgroup: self.ebpf_cgroup.unwrap_or(standard.cgroup),
             pins: self.ebpf_pins.unwrap_or(standard.pins),
             namespaces: self.ebpf_namespaces.unwrap_or(standard.namespaces),
+            devices: self.ebpf_outside_devices,
         }
     }
 }
@@ -121,6 +126,12 @@ impl Args {
             }
         };
         config.ebpf = self.ebpf.location();
+        if self.reset_gone_connections && config.ebpf.devices != Devices::None {
+            config.ebpf.devices = Devices::None;
+            warnings.push(
+                "--ebpf-outside-devices has no effect beside --reset-gone-connections: programs there end no connections".into(),
+            );
+        }
         let dead = self.given.dead();
         warnings.extend(dead.iter().map(|name| format!("--{name} has no effect")));
         warnings.extend(config::notes(&config, &config.mode));
@@ -394,13 +405,18 @@ mod tests {
     fn ebpf_mode_has_its_places() {
         let standard = options("").unwrap().config.ebpf;
         assert_eq!(standard, Location::default());
-        let line = "--ebpf-cgroup /c --ebpf-pins /p --ebpf-namespaces /n";
+        let line =
+            "--ebpf-cgroup /c --ebpf-pins /p --ebpf-namespaces /n --ebpf-outside-devices eth0,eth1";
         let wanted = Location {
             cgroup: "/c".into(),
             pins: "/p".into(),
             namespaces: "/n".into(),
+            devices: Devices::Named(vec!["eth0".into(), "eth1".into()]),
         };
         assert_eq!(options(line).unwrap().config.ebpf, wanted);
+        assert!(options("--ebpf-outside-devices eth0,,eth1").is_err());
+        let both = options(&format!("{line} --reset-gone-connections")).unwrap();
+        assert_eq!(both.config.ebpf.devices, Devices::None);
     }
 
     #[test]

@@ -2,9 +2,10 @@
 //! Connections to endpoints that have just been ejected: those that were never answered go elsewhere at once.
 //! What conntrack has of them and, in eBPF mode, what sockets have.
 
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use portolan_kernel::Conntrack;
+use portolan_kernel::{Conntrack, ebpf};
 use portolan_model::{ApplyError, Doors, Protocol, Snapshot, Sweep, Sweeper, newly_ejected};
 
 use super::metrics::Telemetry;
@@ -13,6 +14,8 @@ use super::sockets::Sockets;
 /// conntrack of this network namespace, and what is still to be looked for in it.
 pub(super) struct Flows {
     conntrack: Conntrack,
+    /// Where programs of eBPF mode have the flows from outside, in whatever mode: some may live on.
+    pins: PathBuf,
     sweeper: Sweeper,
     standing: Option<Snapshot>,
     /// When to look for namespaces that have come or gone, in eBPF mode.
@@ -24,9 +27,10 @@ const NAMESPACES_EVERY: Duration = Duration::from_secs(2);
 
 impl Flows {
     /// Those of the network namespace that the calling thread is in; `relay` waits behind these doors, if there is one.
-    pub(super) fn open(relay: Option<Doors>) -> Result<Self, ApplyError> {
+    pub(super) fn open(relay: Option<Doors>, pins: &Path) -> Result<Self, ApplyError> {
         Ok(Flows {
             conntrack: Conntrack::open()?,
+            pins: pins.into(),
             sweeper: relay.map_or(Sweeper::default(), Sweeper::with_relay),
             standing: None,
             namespaces_due: None,
@@ -87,7 +91,8 @@ impl Flows {
     ) -> Result<(), ApplyError> {
         sweep.protocols().into_iter().try_for_each(|protocol| {
             let is_stale = |flow: &_| sweep.is_stale(flow);
-            self.conntrack.sweep(protocol, is_stale, deleted)
+            self.conntrack.sweep(protocol, is_stale, deleted)?;
+            ebpf::sweep(&self.pins, protocol, is_stale, deleted)
         })?;
         if sweep.protocols().contains(&Protocol::Udp) {
             *deleted += sockets.sweep(|flow| sweep.is_stale(flow))?;

@@ -116,19 +116,21 @@ impl Mode {
         self.has(Mode::Nftables) && other.has(Mode::Nftables)
     }
 
-    /// Takes away what this mode has in the kernel; nothing happens if nothing is there.
-    fn clean_up(self, config: &Config) -> Result<(), ApplyError> {
+    /// Takes away what this mode has in the kernel; nothing happens if nothing is there. What flows need that go on may
+    /// stay, if `they_go_on`.
+    fn clean_up(self, config: &Config, they_go_on: bool) -> Result<(), ApplyError> {
         match self {
             Mode::Nftables | Mode::Userspace => NftTarget::open()?.remove(),
             Mode::Iptables => portolan_kernel::iptables::clean_up(),
             Mode::Ipvs => portolan_kernel::ipvs::clean_up(),
+            Mode::Ebpf if they_go_on => EbpfTarget::retire(&config.ebpf),
             Mode::Ebpf => EbpfTarget::remove(&config.ebpf),
         }
     }
 
     /// Takes away what any mode has in the kernel, and says which could not (`--cleanup`).
     pub(super) fn clean_up_all(config: &Config, state_dir: &Path) -> Vec<(Mode, ApplyError)> {
-        let failed = |mode: Mode| mode.clean_up(config).err().map(|error| (mode, error));
+        let failed = |mode: Mode| Some((mode, mode.clean_up(config, false).err()?));
         let mut all: Vec<_> = Mode::ALL.into_iter().filter_map(failed).collect();
         // Rules that lead to it are gone.
         let ended = userspace::end_all(state_dir);
@@ -144,10 +146,11 @@ impl Mode {
         }
     }
 
-    /// Takes away what other modes have left. Connections that they have led to endpoints live on in conntrack.
+    /// Takes away what other modes have left. Connections that they have led to endpoints live on in conntrack, or by
+    /// programs that stay.
     pub(super) fn clean_up_others(self, config: &Config, relays: &Relays) {
         for other in Mode::ALL.into_iter().filter(|other| !self.has(*other)) {
-            if let Err(error) = other.clean_up(config) {
+            if let Err(error) = other.clean_up(config, true) {
                 tracing::warn!(mode = other.name(), %error, "what another mode has left may still stand");
             }
         }

@@ -100,7 +100,7 @@ impl Parts {
         let (release, released) = watch::channel(());
         let (stands_in, stands) = watch::channel(false);
         let loop_ = Loop {
-            flows: Flows::open(mode.doors())?,
+            flows: Flows::open(mode.doors(), &self.config.ebpf.pins)?,
             reflections: self.reflections.clone(),
             standing: self.standing.clone(),
             problems: self.problems.clone(),

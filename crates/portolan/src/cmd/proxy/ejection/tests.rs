@@ -328,7 +328,7 @@ fn start(
     let (stop, stopped) = watch::channel(());
     let (release, released) = watch::channel(());
     let sync = sync::Loop {
-        flows: flows::Flows::open(None).unwrap(),
+        flows: flows::Flows::open(None, &Location::default().pins).unwrap(),
         reflections,
         standing: watch::channel(None).0,
         problems,

@@ -65,7 +65,7 @@ fn sockets_leave_an_endpoint_that_is_gone() {
         let mut target = EbpfTarget::open(&location).unwrap();
         let telemetry = Telemetry::new(Duration::from_secs(30));
         telemetry.sockets.are_noted(target.notes());
-        let mut flows = Flows::open(None).unwrap();
+        let mut flows = Flows::open(None, &location.pins).unwrap();
         let start = Instant::now();
         let mut stand = |endpoints: &[SocketAddr]| {
             let snapshot = snapshot(endpoints);
