@@ -1,7 +1,11 @@
 //! `portolan dns` as a process: names of an API and of another server, asked for by dig.
 
+use std::net::UdpSocket;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -233,6 +237,61 @@ fn the_file_of_kubeadm_serves_a_cluster() {
         });
         assert!(dig("web.default.svc.cluster.local").contains("172.30.7.7"));
         until("it ends", || dns.is_over());
+    });
+}
+
+/// Asks again and again until it is told to stop; says how many queries there were, and how many got no answer.
+fn ask_on(stop: &AtomicBool) -> (u32, u32) {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.connect("127.0.0.1:53").unwrap();
+    socket
+        .set_read_timeout(Some(Duration::from_secs(2)))
+        .unwrap();
+    let (mut asked, mut lost) = (0, 0);
+    let mut query = *b"\x00\x00\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x01x\x00\x00\x01\x00\x01";
+    let mut answer = [0; 512];
+    while !stop.load(Ordering::Relaxed) {
+        asked += 1;
+        query[..2].copy_from_slice(&(asked as u16).to_be_bytes());
+        socket.send(&query).unwrap();
+        let fine = socket
+            .recv(&mut answer)
+            .is_ok_and(|_| answer[..2] == query[..2] && answer[7] == 1);
+        lost += u32::from(!fine);
+    }
+    (asked, lost)
+}
+
+#[test]
+fn no_query_is_lost_when_the_file_changes() {
+    isolated!(no_query_is_lost_when_the_file_changes, {
+        Links::here().unwrap().up("lo").unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("Corefile");
+        let write = |last: u8| {
+            let text = format!(
+                ".:53 {{\n hosts /dev/null {{\n 203.0.113.{last} x\n }}\n reload 2s 0s\n}}\n"
+            );
+            std::fs::write(&path, text).unwrap();
+        };
+        write(1);
+        let _dns = start(&path, Path::new("/nowhere"));
+        until("names are answered", || dig("x").contains("203.0.113.1"));
+        let stop = Arc::new(AtomicBool::new(false));
+        let asking = {
+            let stop = Arc::clone(&stop);
+            std::thread::spawn(move || ask_on(&stop))
+        };
+        for last in 2..5 {
+            write(last);
+            until("the new file is used", || {
+                dig("x").contains(&format!("203.0.113.{last}"))
+            });
+        }
+        stop.store(true, Ordering::Relaxed);
+        let (asked, lost) = asking.join().unwrap();
+        assert!(asked > 100, "{asked}");
+        assert_eq!(lost, 0, "of {asked}");
     });
 }
 
