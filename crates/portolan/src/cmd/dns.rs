@@ -90,6 +90,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
 
 fn serve(args: Serve) -> anyhow::Result<ExitCode> {
     super::logging::start();
+    metrics::count_panics();
     let found = file::read(&args.conf, args.port)?;
     if args.check {
         let blocks = found.config.blocks.len();

@@ -16,6 +16,18 @@ use super::serve::{Now, State};
 /// Upper bounds of the buckets of programming times in seconds: 1 ms doubled, as in CoreDNS.
 const PROGRAMMING_BUCKETS: usize = 20;
 
+/// Panics of this process.
+static PANICS: AtomicU64 = AtomicU64::new(0);
+
+/// Counts panics from now on; they are told as before.
+pub(super) fn count_panics() {
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        PANICS.fetch_add(1, Ordering::Relaxed);
+        before(panic);
+    }));
+}
+
 /// What a slice belongs to, as CoreDNS tells them apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ServiceClass {
@@ -207,7 +219,12 @@ pub(super) fn text(tallies: &[&Tally], now: &Now, state: &State) -> String {
         "counter",
         "A metrics that counts the number of panics.",
     );
-    line(&mut out, "coredns_panics_total", "", 0);
+    line(
+        &mut out,
+        "coredns_panics_total",
+        "",
+        PANICS.load(Ordering::Relaxed),
+    );
     out
 }
 
