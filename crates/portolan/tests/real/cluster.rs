@@ -55,6 +55,69 @@ fn object(kind: &str) -> Value {
     found.unwrap_or_else(|| panic!("no {kind} in deploy/portolan-proxy.yaml"))
 }
 
+/// Where scripts/setup.sh puts helm, which no package of Debian has.
+const HELM: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/helm/helm");
+const CHART: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../../deploy/helm/portolan-proxy"
+);
+
+/// The objects that helm makes of the chart with these values.
+fn chart(values: &[&str]) -> Vec<Value> {
+    let mut command = Command::new(HELM);
+    command.args(["template", "portolan", CHART]);
+    let values = values.iter().flat_map(|value| ["--set", value]);
+    let output = command.args(values).output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{errors}");
+    let documents = serde_norway::Deserializer::from_slice(&output.stdout);
+    let mut objects: Vec<Value> = documents
+        .map(|document| Value::deserialize(document).unwrap())
+        .collect();
+    objects.sort_by_key(|object| object["kind"].to_string());
+    objects
+}
+
+#[test]
+fn the_manifest_is_what_helm_makes_of_the_chart() {
+    if !Path::new(HELM).exists() {
+        eprintln!("SKIPPED: there is no helm; scripts/setup.sh gets it where a registry has it");
+        return;
+    }
+    let values = [
+        "image=portolan:unreleased",
+        "apiServer=https://192.168.0.1:6443",
+    ];
+    let mut wanted = manifest();
+    wanted.sort_by_key(|object| object["kind"].to_string());
+    assert_eq!(chart(&values), wanted);
+
+    // Other modes get what they need, and nobody gets all privileges but the settings of the start.
+    let modes = [&values[..], &["ebpf=true", "iptables=true"]].concat();
+    let objects = chart(&modes);
+    let set = objects.iter().find(|object| object["kind"] == "DaemonSet");
+    let pod = &set.unwrap()["spec"]["template"]["spec"];
+    let context = &pod["containers"][0]["securityContext"];
+    let capabilities =
+        json!({"drop": ["ALL"], "add": ["NET_ADMIN", "NET_RAW", "BPF", "PERFMON", "SYS_ADMIN"]});
+    assert_eq!(context["capabilities"], capabilities);
+    assert!(context["privileged"].is_null());
+    let volumes = pod["volumes"].as_array().unwrap().iter();
+    let paths: Vec<_> = volumes
+        .filter_map(|volume| volume["hostPath"]["path"].as_str())
+        .collect();
+    let wanted = [
+        "/run/xtables.lock",
+        "/sys/fs/bpf",
+        "/sys/fs/cgroup",
+        "/run/netns",
+    ];
+    assert_eq!(paths, wanted);
+    let bare = [&values[..], &["init=false"]].concat();
+    let text = serde_json::to_string(&chart(&bare)).unwrap();
+    assert!(!text.contains("\"privileged\":true"), "{text}");
+}
+
 /// Ends with the test.
 struct Running(Child);
 
