@@ -142,6 +142,17 @@ fn address(url: &str) -> Result<http::Uri, ClientError> {
     whole.ok_or_else(|| ClientError::Master { url: url.into() })
 }
 
+/// Whether a program is run to get credentials (`users[].user.exec` of the kubeconfig). What cannot be read has none.
+pub fn uses_plugins(kubeconfig: Option<&Path>) -> bool {
+    let file = match kubeconfig {
+        Some(path) => Kubeconfig::read_from(path),
+        None => Kubeconfig::read(),
+    };
+    let users = file.map(|file| file.auth_infos).unwrap_or_default();
+    let infos = users.into_iter().filter_map(|user| user.auth_info);
+    infos.into_iter().any(|info| info.exec.is_some())
+}
+
 async fn from_file(path: &Path) -> Result<Config, ClientError> {
     from_context(path, &KubeConfigOptions::default()).await
 }

@@ -9,7 +9,7 @@ pub mod selector;
 pub mod watch;
 pub mod wire;
 
-pub use client::{ClientError, client, client_at, client_in, client_with};
+pub use client::{ClientError, client, client_at, client_in, client_with, uses_plugins};
 pub use selector::{FieldSelector, Selector, SelectorError};
 
 pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;

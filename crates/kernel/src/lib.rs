@@ -6,6 +6,7 @@
 
 pub mod cgroup;
 pub mod command;
+pub mod confine;
 pub mod conntrack;
 pub mod ebpf;
 pub mod error;
@@ -23,7 +24,7 @@ pub mod netlink;
 pub mod netns;
 mod nfnetlink;
 pub mod nft;
-pub mod privilege;
+
 pub mod process;
 pub mod resets;
 pub mod sockets;

@@ -27,6 +27,7 @@ use crate::nft::NftTarget;
 use maps::Maps;
 pub use notes::{Notes, Outcomes};
 use pins::Pins;
+pub use pins::place;
 use programs::Part;
 use tc::AtDevices;
 pub use tc::{Devices, Outcomes as OutsideOutcomes, sweep};

@@ -46,6 +46,12 @@ pub(super) struct Pins {
     own: PathBuf,
 }
 
+/// Where pins of this directory are made or removed: the part of it that is there, if that is on a bpffs.
+pub fn place(pins: &Path) -> Option<PathBuf> {
+    let there = pins.ancestors().find(|path| path.exists())?;
+    is(there, BPF_FS).then(|| there.into())
+}
+
 impl Pins {
     /// Checks that it can be there.
     pub(super) fn at(location: &Location, digest: u64) -> Result<Self, ApplyError> {

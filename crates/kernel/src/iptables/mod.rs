@@ -69,6 +69,13 @@ impl IptablesTarget {
     }
 }
 
+/// Whether the machine has the tools of either variant.
+pub fn is_installed() -> bool {
+    let variants = [Variant::Nft, Variant::Legacy].into_iter();
+    let mut tools = variants.filter_map(|variant| Tool::here(variant).ok());
+    tools.any(|tool| tool.is_installed())
+}
+
 /// Removes what iptables mode has left in the network namespace of the calling thread, behind whichever tools there are.
 pub fn clean_up() -> Result<(), ApplyError> {
     for variant in [Variant::Nft, Variant::Legacy] {

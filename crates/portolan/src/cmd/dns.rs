@@ -19,7 +19,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use portolan_kernel::privilege::{self, Capability};
+use portolan_kernel::confine::{self, Capability};
 
 /// Arguments of `portolan dns`.
 #[derive(clap::Args)]
@@ -111,7 +111,7 @@ fn serve(args: Serve) -> anyhow::Result<ExitCode> {
 
 /// What is left is the right to open ports below 1024, for a file that changes; of another user not even that.
 fn drop_privileges(user: Option<User>) -> anyhow::Result<()> {
-    privilege::keep_only(&[Capability::NetBindService]).context("cannot drop privileges")?;
+    confine::keep_only(&[Capability::NetBindService]).context("cannot drop privileges")?;
     let Some(User { user, group }) = user else {
         return Ok(());
     };

@@ -11,6 +11,7 @@
 //! ```
 
 mod config;
+mod confinement;
 mod counts;
 mod delays;
 mod ejection;
@@ -38,7 +39,6 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context;
-use portolan_kernel::privilege::{self, Capability};
 use portolan_model::sync::Pace;
 use portolan_reflect::{NodeOptions, Options};
 use tokio::sync::{mpsc, watch};
@@ -103,6 +103,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let Chosen {
         task,
         options,
+        confine,
         warnings,
     } = args.choose()?;
     let logging = &options.config.logging;
@@ -121,9 +122,8 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
             if let Err(error) = setup::oom_score(options.config.oom_score_adj) {
                 tracing::info!("this process can be ended when memory is short: {error:#}");
             }
-            // A file may ask for another mode.
-            if file.is_none() {
-                give_up_privileges(options.wanted.borrow().mode)?;
+            if confine {
+                confinement::begin(&options, file.is_some())?;
             }
             serve_until_told(options, file)
         }
@@ -157,7 +157,7 @@ fn serve_until_told(
                 change = changed => {
                     let file = file.as_ref().expect("invariant: what has changed is there");
                     match change {
-                        Change::More => return Err(again(first.mode, &file.config)),
+                        Change::More => return Err(again()),
                         Change::Mode => wanted_in.send_replace(with_mode(&told, file, &first)?),
                     };
                     continue;
@@ -179,15 +179,6 @@ fn with_mode(told: &Config, file: &config::file::File, first: &Wanted) -> anyhow
         tracing::warn!("{words}");
     }
     flags::wanted(&config, first.node.service_cidrs.clone())
-}
-
-/// From now on this process can do what its mode needs, and nothing else, whoever has started it.
-fn give_up_privileges(mode: Mode) -> anyhow::Result<()> {
-    match mode.needs_no_more_than_the_network() {
-        true => privilege::keep_only(&[Capability::NetAdmin, Capability::NetRaw])
-            .context("cannot give up privileges"),
-        false => Ok(()),
-    }
 }
 
 /// Settings of the kernel that concern everything; a proxy without them is better than none.
@@ -216,20 +207,14 @@ fn clean_up(config: &Config, state_dir: &Path) -> ExitCode {
 
 /// Begins anew with the same command line, in the same process; returns only what went wrong. Rules stay, and the new
 /// program takes them over.
-fn again(mode: Mode, config: &Config) -> anyhow::Error {
+fn again() -> anyhow::Error {
     use std::os::unix::process::CommandExt;
-    let needs_more = flags::mode(config).is_ok_and(|mode| !mode.needs_no_more_than_the_network());
-    if mode.needs_no_more_than_the_network() && needs_more {
-        return anyhow::anyhow!(
-            "the configuration file asks for mode {}, for which this process has given up its privileges: start it anew",
-            config.mode
-        );
-    }
     tracing::info!("the configuration file has changed: beginning anew");
     let own = std::env::current_exe();
     let error = own.map(|own| {
         std::process::Command::new(own)
             .args(std::env::args_os().skip(1))
+            .envs(confinement::handed_on())
             .exec()
     });
     let error = error.unwrap_or_else(|error| error);

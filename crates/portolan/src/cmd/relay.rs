@@ -15,6 +15,7 @@ mod agent;
 use std::num::NonZero;
 use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,7 +23,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use portolan_kernel::privilege::{self, Capability};
+use portolan_kernel::confine::{Capability, Needs, confine};
 use portolan_kernel::{Conntrack, inherit, memory};
 use portolan_relay::wire::{Draft, Hello, PROTOCOL};
 use portolan_relay::{Limits, Relay, Unknown};
@@ -69,14 +70,21 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     memory::share_heap();
     let stdin = std::io::stdin().as_fd().try_clone_to_owned();
     let control = UnixListener::from(stdin.context("standard input is not open")?);
-    control
+    let here = control
         .local_addr()
         .context("standard input is no socket at which an agent can be heard")?;
-    let needed: &[Capability] = match args.portal {
-        true => &[Capability::NetAdmin],
-        false => &[],
+    let directory = here.as_pathname().and_then(Path::parent);
+    let needs = Needs {
+        capabilities: args
+            .portal
+            .then_some(Capability::NetAdmin)
+            .into_iter()
+            .collect(),
+        // The socket is taken away at the end.
+        writable: directory.map(Into::into).into_iter().collect(),
+        ..Needs::default()
     };
-    privilege::keep_only(needed).context("cannot give up privileges")?;
+    confine(&needs).context("cannot give up privileges")?;
     let (dials_in, dials) = mpsc::channel(DIALS_WAITING_MAX);
     let (ended, end) = std::sync::mpsc::sync_channel(1);
     let relay = start(args.portal)?;

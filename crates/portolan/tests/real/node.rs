@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -25,6 +26,8 @@ use crate::server::Server;
 pub const PATIENCE: Duration = Duration::from_secs(20);
 /// Where the Service of [`Node`] answers.
 pub const ADDRESSES: [&str; 2] = ["172.30.0.80:80", "192.168.0.11:30080"];
+/// The program.
+const PORTOLAN: &str = env!("CARGO_BIN_EXE_portolan");
 /// Threads that ask, half of them outside and half of them in a pod.
 const CLIENTS: usize = 8;
 /// Each of them asks once in this time: 1 000 requests a second in all.
@@ -69,6 +72,8 @@ pub struct Node {
     server: Server,
     proxy: Option<Child>,
     starts: usize,
+    /// Who runs the proxy, if it is not us.
+    user: Option<u32>,
 }
 
 impl Node {
@@ -110,6 +115,7 @@ impl Node {
             server,
             proxy: None,
             starts: 0,
+            user: None,
         }
     }
 
@@ -125,23 +131,51 @@ impl Node {
 
     /// Starts the proxy with these arguments besides those that say where it is.
     pub fn start(&mut self, arguments: &[&str]) {
-        self.start_program(Path::new(env!("CARGO_BIN_EXE_portolan")), arguments);
+        self.user = None;
+        self.start_program(Path::new(PORTOLAN), arguments);
     }
 
     /// The same with another file of the program.
     pub fn start_program(&mut self, program: &Path, arguments: &[&str]) {
         let mut command = Command::new(program);
+        let kubeconfig = self.server.kubeconfig();
+        command.args(["proxy", "--cluster-cidr", "10.0.0.0/8", "--kubeconfig"]);
+        self.run(command.arg(kubeconfig).args(arguments));
+    }
+
+    /// The same as another user who has been given these capabilities, in setpriv's words.
+    pub fn start_as(&mut self, user: u32, capabilities: &str, arguments: &[&str]) {
+        let kubeconfig = self.server.kubeconfig_for(user);
+        self.user = Some(user);
+        std::fs::create_dir_all(self.state_dir()).unwrap();
+        chown(self.state_dir(), Some(user), None).unwrap();
+        let mut command = Command::new("setpriv");
         command
-            .args(["proxy", "--hostname-override", "n1", "--kubeconfig"])
-            .arg(self.server.kubeconfig())
-            .args(["--cluster-cidr", "10.0.0.0/8", "--state-dir"])
+            .args(["--reuid", &user.to_string(), "--regid", &user.to_string()])
+            .args(["--clear-groups", "--bounding-set", capabilities])
+            .args(["--inh-caps", capabilities, "--ambient-caps", capabilities])
+            .args([PORTOLAN, "proxy", "--cluster-cidr", "10.0.0.0/8"]);
+        self.run(command.arg("--kubeconfig").arg(kubeconfig).args(arguments));
+    }
+
+    fn run(&mut self, command: &mut Command) {
+        command
+            .args(["--hostname-override", "n1", "--state-dir"])
             .arg(self.state_dir())
-            .args(arguments)
             .stdout(Stdio::null())
             .stderr(self.server.log("proxy"))
             .die_with_parent(Signal::SIGKILL);
         self.proxy = Some(command.spawn().unwrap());
         self.starts += 1;
+    }
+
+    /// A field of the proxy's /proc/PID/status.
+    pub fn status(&self, field: &str) -> String {
+        let pid = self.proxy.as_ref().unwrap().id();
+        let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let fields = text.lines().filter_map(|line| line.split_once(':'));
+        let found = fields.clone().find(|(name, _)| *name == field);
+        found.unwrap().1.trim().to_owned()
     }
 
     /// Writes a configuration file with these lines, in one step, for `--config`. The API has its place in it.
@@ -159,24 +193,21 @@ impl Node {
         file
     }
 
-    /// Starts the proxy with nothing but this file and the name of the node.
-    pub fn start_with(&mut self, file: &Path) {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_portolan"));
-        command
-            .args(["proxy", "--hostname-override", "n1", "--config"])
-            .arg(file)
-            .arg("--state-dir")
-            .arg(self.state_dir())
-            .stdout(Stdio::null())
-            .stderr(self.server.log("proxy"))
-            .die_with_parent(Signal::SIGKILL);
-        self.proxy = Some(command.spawn().unwrap());
-        self.starts += 1;
+    /// Starts the proxy with this file and these arguments; `path` is where it looks for programs.
+    pub fn start_with(&mut self, file: &Path, arguments: &[&str], path: Option<&str>) {
+        let mut command = Command::new(PORTOLAN);
+        command.args(["proxy", "--config"]).arg(file);
+        command.envs(path.map(|path| ("PATH", path)));
+        self.run(command.args(arguments));
     }
 
     /// Where the proxy finds what outlives it.
     fn state_dir(&self) -> PathBuf {
-        self.server.kubeconfig().with_file_name("state")
+        let name = match self.user {
+            None => "state".into(),
+            Some(user) => format!("state-{user}"),
+        };
+        self.server.kubeconfig().with_file_name(name)
     }
 
     /// `portolan proxy --cleanup`.

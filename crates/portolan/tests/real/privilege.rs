@@ -1,110 +1,148 @@
-//! How little the proxy may do.
+//! How little the proxy may do, in every mode: as root and as nobody, and so the programs that it runs.
 
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 
 use nix::sys::signal::Signal;
-use portolan_kernel::command::CommandNamespaces;
-use portolan_kernel::{Links, isolated};
+use portolan_kernel::isolated;
+use portolan_kernel::namespace::is_first_user;
 
-use crate::node::until;
-use crate::server::Server;
+use crate::modes;
+use crate::node::{Node, until_or};
 
-/// CAP_NET_ADMIN and CAP_NET_RAW.
-const TWO: &str = "0000000000003000";
+/// CAP_NET_ADMIN and CAP_NET_RAW, as /proc shows them.
+const NETWORK: &str = "0000000000003000";
+/// These, CAP_PERFMON and CAP_BPF.
+const WITH_BPF: &str = "000000c000003000";
+/// And CAP_SYS_ADMIN, if it was given.
+const ALL: &str = "000000c000203000";
 
-/// Ends with the test.
-struct Running(Child);
+/// A user without privileges: nobody.
+const NOBODY: u32 = 65534;
 
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-impl Running {
-    /// What the kernel says of the process.
-    fn status(&self, name: &str) -> String {
-        let path = format!("/proc/{}/status", self.0.id());
-        let text = std::fs::read_to_string(path).unwrap();
-        let line = text.lines().find_map(|line| line.strip_prefix(name));
-        line.unwrap().trim().to_owned()
-    }
-}
-
-fn nft(arguments: &[&str]) -> String {
-    let output = Command::new("nft").args(arguments).output().unwrap();
-    assert!(output.status.success());
-    String::from_utf8(output.stdout).unwrap()
-}
-
-/// Runs the proxy in front of the words of a command that may do less; it has to program the API's own Service.
-fn works(before: &[&str], kubeconfig: &Path) -> Running {
-    let portolan = [env!("CARGO_BIN_EXE_portolan")];
-    let words: Vec<&str> = before.iter().chain(&portolan).copied().collect();
-    let child = Command::new(words[0])
-        .args(&words[1..])
-        .args([
-            "proxy",
-            "--hostname-override=n1",
-            "--reset-gone-connections",
-            "--kubeconfig",
-        ])
-        .arg(kubeconfig)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .die_with_parent(Signal::SIGKILL)
-        .spawn()
-        .unwrap();
-    let running = Running(child);
-    until("the API's own Service stands", || {
-        nft(&["list", "ruleset"]).contains("172.30.0.1")
-    });
-    running
+/// Every mode of this kernel, with the capabilities that are left in it.
+fn modes() -> Vec<(&'static str, &'static str)> {
+    let kept = |mode| match mode {
+        "ebpf" => WITH_BPF,
+        _ => NETWORK,
+    };
+    let all = modes::modes().iter().chain(&["userspace"]);
+    all.map(|mode| (*mode, kept(*mode))).collect()
 }
 
 #[test]
-fn two_capabilities_are_enough_and_no_more_are_kept() {
-    isolated!(two_capabilities_are_enough_and_no_more_are_kept, {
-        Links::here().unwrap().up("lo").unwrap();
-        let server = Server::start();
-        server.wait();
-        // For a user who owns nothing.
-        let dir = tempfile::tempdir().unwrap();
-        let kubeconfig = dir.path().join("kubeconfig");
-        std::fs::copy(server.kubeconfig(), &kubeconfig).unwrap();
-        for path in [dir.path(), &kubeconfig] {
-            let mode = std::fs::Permissions::from_mode(0o755);
-            std::fs::set_permissions(path, mode).unwrap();
-        }
-
-        let root = works(&[], &kubeconfig);
-        for set in ["CapEff:", "CapPrm:", "CapBnd:", "CapAmb:"] {
-            assert_eq!(root.status(set), TWO, "{set}");
-        }
-        assert_eq!(root.status("NoNewPrivs:"), "1");
-        drop(root);
-        nft(&["flush", "ruleset"]);
-
-        // In a user namespace of ours there is nobody else, and root with two capabilities has to do.
-        let map = std::fs::read_to_string("/proc/self/uid_map").unwrap();
-        let alone = map.split_whitespace().nth(2) == Some("1");
-        let user = match alone {
-            true => "0",
-            false => "65534",
+fn a_proxy_keeps_what_its_mode_needs_and_no_more() {
+    isolated!(a_proxy_keeps_what_its_mode_needs_and_no_more, {
+        // In a user namespace of ours there is nobody else.
+        let users: &[u32] = match is_first_user() {
+            true => &[0, NOBODY],
+            false => &[0],
         };
-        let two = "-all,+net_admin,+net_raw";
-        let ids = [format!("--reuid={user}"), format!("--regid={user}")];
-        let caps = ["--bounding-set", "--inh-caps", "--ambient-caps"];
-        let mut before = vec!["setpriv", &ids[0], &ids[1]];
-        if !alone {
-            before.push("--clear-groups");
+        let mut node = Node::new(3);
+        for (mode, kept) in modes() {
+            for user in users {
+                node.lead_to(&[2, 3]);
+                let capabilities = match kept {
+                    WITH_BPF => "-all,+net_admin,+net_raw,+perfmon,+bpf",
+                    _ => "-all,+net_admin,+net_raw",
+                };
+                let arguments = ["--proxy-mode", mode, "--reset-gone-connections"];
+                match user {
+                    0 => node.start(&arguments),
+                    _ => {
+                        // What root's process has left is root's.
+                        let pins = Path::new("/sys/fs/bpf/portolan");
+                        if pins.exists() {
+                            chown(pins, Some(*user), None).unwrap();
+                        }
+                        node.start_as(*user, capabilities, &arguments);
+                    }
+                }
+                until_or(|| node.stands_alone(), || node.log());
+                let kept = match (kept, user) {
+                    (WITH_BPF, 0) => ALL,
+                    _ => kept,
+                };
+                for set in ["CapEff", "CapPrm", "CapInh", "CapBnd", "CapAmb"] {
+                    assert_eq!(node.status(set), kept, "{mode} {user} {set}");
+                }
+                assert_eq!(node.status("NoNewPrivs"), "1", "{mode} {user}");
+                assert_eq!(node.status("Seccomp"), "2", "{mode} {user}: a filter");
+                let uid = node.status("Uid");
+                assert!(uid.starts_with(&user.to_string()), "{mode} {uid}");
+                node.converged(&[2, 3]);
+                node.lead_to(&[3, 4]);
+                node.converged(&[3, 4]);
+                node.end(Signal::SIGTERM);
+                // The next one has to write everything.
+                node.clean_up();
+            }
         }
-        before.extend(caps.iter().flat_map(|set| [*set, two]));
-        let nobody = works(&before, &kubeconfig);
-        assert_eq!(nobody.status("Uid:").split_whitespace().next(), Some(user));
-        assert_eq!(nobody.status("CapEff:"), TWO);
+    });
+}
+
+/// One that stands where the proxy looks for `iptables-nft-save`. A setting of the network tells how far it came.
+const INTRUDER: &str = "#!/bin/sh
+echo 33 > /proc/sys/net/ipv4/tcp_fin_timeout
+touch DIR/written 2> /dev/null && echo 34 > /proc/sys/net/ipv4/tcp_fin_timeout
+unshare --user true 2> /dev/null && echo 35 > /proc/sys/net/ipv4/tcp_fin_timeout
+PATH=${PATH#*:}
+exec iptables-nft-save \"$@\"
+";
+
+#[test]
+fn programs_that_the_proxy_runs_can_do_no_more() {
+    isolated!(programs_that_the_proxy_runs_can_do_no_more, {
+        let dir = tempfile::tempdir().unwrap();
+        let program = dir.path().join("iptables-nft-save");
+        let text = INTRUDER.replace("DIR", &dir.path().display().to_string());
+        std::fs::write(&program, text).unwrap();
+        std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
+        let path = format!(
+            "{}:{}:/usr/sbin:/sbin",
+            dir.path().display(),
+            std::env::var("PATH").unwrap()
+        );
+        let setting = "/proc/sys/net/ipv4/tcp_fin_timeout";
+        let came = || std::fs::read_to_string(setting).unwrap().trim().to_owned();
+        let mut node = Node::new(2);
+        node.lead_to(&[2, 3]);
+        for (mode, _) in modes() {
+            std::fs::write(setting, "60").unwrap();
+            let file = node.configure(&format!("mode: {mode}\n"));
+            node.start_with(&file, &[], Some(&path));
+            until_or(|| node.stands_alone(), || node.log());
+            node.converged(&[2, 3]);
+            assert_eq!(came(), "33", "{mode}: it ran, and got no further");
+            assert!(!dir.path().join("written").exists(), "{mode}");
+            node.end(Signal::SIGTERM);
+        }
+        // It would have got further.
+        let file = node.configure("mode: nftables\n");
+        node.start_with(&file, &["--confine=false"], Some(&path));
+        until_or(|| node.stands_alone(), || node.log());
+        assert_eq!(came(), "35");
+        assert!(dir.path().join("written").exists());
+    });
+}
+
+/// A change of more than the mode is obeyed by beginning anew, more often than the kernel would let a process confine
+/// itself.
+#[test]
+fn a_confined_proxy_begins_anew_as_often_as_it_is_told() {
+    isolated!(a_confined_proxy_begins_anew_as_often_as_it_is_told, {
+        let mut node = Node::new(2);
+        node.lead_to(&[2, 3]);
+        let file = node.configure("mode: nftables\n");
+        node.start_with(&file, &[], None);
+        until_or(|| node.stands_alone(), || node.log());
+        for time in 1..=2 {
+            node.configure(&format!("mode: nftables\nconfigSyncPeriod: {time}s\n"));
+            let begun = || node.log().matches("proxy is running").count() == 1 + time;
+            until_or(begun, || node.log());
+        }
+        node.converged(&[2, 3]);
+        assert_eq!(node.status("CapEff"), ALL, "every mode may come");
+        assert_eq!(node.status("Seccomp_filters"), "1");
     });
 }

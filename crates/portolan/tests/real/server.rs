@@ -96,6 +96,19 @@ impl Server {
     }
 }
 
+impl Server {
+    /// The same for a user who owns nothing.
+    pub fn kubeconfig_for(&self, user: u32) -> PathBuf {
+        use std::os::unix::fs::{PermissionsExt, chown};
+        let copy = self.dir.path().join(format!("kubeconfig-{user}"));
+        std::fs::copy(self.kubeconfig(), &copy).unwrap();
+        chown(&copy, Some(user), None).unwrap();
+        let open = PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(self.dir.path(), open).unwrap();
+        copy
+    }
+}
+
 impl Drop for Server {
     fn drop(&mut self) {
         let _ = self.child.kill();

@@ -29,7 +29,7 @@ fn a_file_that_changes_its_mode_fails_no_request() {
         let mut node = Node::new(4);
         node.lead_to(&[2, 3]);
         let file = node.configure(&format!("mode: {}\n", modes[0]));
-        node.start_with(&file);
+        node.start_with(&file, &[], None);
         node.converged(&[2, 3]);
         until_or(|| said(&node, STANDS_ALONE) == 1, || node.log());
         let load = node.load();
@@ -80,7 +80,7 @@ fn a_mode_that_cannot_be_had_leaves_the_old_one() {
         let mut node = Node::new(4);
         node.lead_to(&[2, 3]);
         let file = node.configure(&format!("mode: nftables\n{ipvs}"));
-        node.start_with(&file);
+        node.start_with(&file, &[], None);
         node.converged(&[2, 3]);
         let mut connections = node.connections();
         let load = node.load();

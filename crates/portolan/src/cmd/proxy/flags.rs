@@ -47,6 +47,10 @@ pub struct Args {
     /// Where the relay of userspace mode is found again by the next process: a directory for nobody else.
     #[arg(long, value_name = "DIR", default_value = "/run/portolan")]
     state_dir: PathBuf,
+    /// Give up every privilege, system call and writing to files that the mode does not need.
+    #[arg(long, default_value_t = true, action = ArgAction::Set, num_args = 0..=1,
+          require_equals = true, default_missing_value = "true")]
+    confine: bool,
     #[command(flatten)]
     ebpf: EbpfArgs,
     #[command(flatten)]
@@ -101,6 +105,8 @@ pub(super) enum Task {
 pub(super) struct Chosen {
     pub(super) task: Task,
     pub(super) options: ProxyOptions,
+    /// Whether everything is given up that is not needed.
+    pub(super) confine: bool,
     /// What was given and has no effect.
     pub(super) warnings: Vec<String>,
 }
@@ -153,6 +159,7 @@ impl Args {
             config,
         };
         Ok(Chosen {
+            confine: self.confine,
             task,
             options,
             warnings,

@@ -37,7 +37,7 @@ pub enum Mode {
 
 impl Mode {
     /// All that there are.
-    const ALL: [Mode; 5] = [
+    pub(super) const ALL: [Mode; 5] = [
         Mode::Nftables,
         Mode::Iptables,
         Mode::Ipvs,
@@ -54,11 +54,6 @@ impl Mode {
             Mode::Ebpf => "ebpf",
             Mode::Userspace => "userspace",
         }
-    }
-
-    /// Whether CAP_NET_ADMIN and CAP_NET_RAW are all that this mode needs.
-    pub(super) fn needs_no_more_than_the_network(self) -> bool {
-        matches!(self, Mode::Nftables | Mode::Iptables | Mode::Userspace)
     }
 
     /// Runs the sync loop of this mode in the network namespace of the calling thread. What the kernel lacks is said

@@ -17,6 +17,10 @@ const TRACKED_MAX: u64 = 1_048_576;
 const SETTINGS: &str = "/proc/sys/net/netfilter";
 /// The size of the hash table, which all namespaces share; a fourth of the limit keeps its chains short.
 const HASHSIZE: &str = "/sys/module/nf_conntrack/parameters/hashsize";
+/// Every setting of the network.
+pub(super) const NETWORK: &str = "/proc/sys/net";
+/// What is written here, where it differs.
+pub(super) const WRITTEN: [&str; 2] = [NETWORK, HASHSIZE];
 const PROCESSORS: &str = "/sys/devices/system/cpu/online";
 const OOM_SCORE: &str = "/proc/self/oom_score_adj";
 

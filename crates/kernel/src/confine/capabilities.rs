@@ -1,6 +1,4 @@
-//! Privileges of this process: those that are not needed are given up, for good.
-//!
-//! Capabilities belong to threads, and new threads inherit them: call this before there is a second one.
+//! Capabilities of this thread, and of the threads and programs that come after it.
 
 #![allow(unsafe_code)]
 
@@ -15,6 +13,26 @@ pub enum Capability {
     NetAdmin = 12,
     /// Raw sockets.
     NetRaw = 13,
+    /// Among much else: to enter namespaces.
+    SysAdmin = 21,
+    /// Programs in the kernel that calculate with pointers.
+    Perfmon = 38,
+    /// Programs and maps in the kernel.
+    Bpf = 39,
+}
+
+impl Capability {
+    /// As capabilities(7) writes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Capability::NetBindService => "CAP_NET_BIND_SERVICE",
+            Capability::NetAdmin => "CAP_NET_ADMIN",
+            Capability::NetRaw => "CAP_NET_RAW",
+            Capability::SysAdmin => "CAP_SYS_ADMIN",
+            Capability::Perfmon => "CAP_PERFMON",
+            Capability::Bpf => "CAP_BPF",
+        }
+    }
 }
 
 /// Kernels number capabilities from 0 to this at most: there are two words of 32 bits for them.
@@ -39,7 +57,8 @@ struct Words {
 
 /// Gives up all capabilities but these, and the way back to them: programs that this one runs have no more either, also
 /// if they are another user's (no_new_privs). Those of `wanted` that it has not are no mistake: what needs one will say so.
-pub fn keep_only(wanted: &[Capability]) -> Result<()> {
+/// Returns those that it has.
+pub fn keep_only(wanted: &[Capability]) -> Result<Vec<Capability>> {
     let mut mask = [0_u32; 2];
     for capability in wanted {
         mask[*capability as usize / 32] |= 1 << (*capability as usize % 32);
@@ -63,13 +82,18 @@ pub fn keep_only(wanted: &[Capability]) -> Result<()> {
         words.inheritable = words.permitted;
     }
     write(&words)?;
-    for capability in wanted {
-        let number = *capability as libc::c_ulong;
+    let has = |capability: &Capability| {
+        let number = *capability as usize;
+        words[number / 32].permitted & (1 << (number % 32)) != 0
+    };
+    let kept: Vec<Capability> = wanted.iter().copied().filter(has).collect();
+    for capability in &kept {
         let raise = libc::PR_CAP_AMBIENT_RAISE as libc::c_ulong;
-        // One that we have not cannot be handed on either.
-        let _ = prctl(libc::PR_CAP_AMBIENT, raise, number);
+        let raised = prctl(libc::PR_CAP_AMBIENT, raise, *capability as libc::c_ulong);
+        raised.map_err(|e| Error::call("hand on a capability", e))?;
     }
-    prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0).map_err(|e| Error::call("refuse new privileges", e))
+    prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0).map_err(|e| Error::call("refuse new privileges", e))?;
+    Ok(kept)
 }
 
 fn prctl(
