@@ -120,7 +120,7 @@ impl Zone {
         mut aliases: usize,
     ) -> Outcome {
         // A target that was met before closes a circle; these are the places of all names met.
-        let mut met = [HEADER_BYTES; ALIASES_MAX + 2];
+        let mut met = [HEADER_BYTES; ALIASES_MAX];
         loop {
             met[aliases] = at;
             let zone_at = at + asked.offset(within.labels);
@@ -143,7 +143,7 @@ impl Zone {
                 .iter()
                 .any(|met| answering.is_name(*met, &target));
             aliases += 1;
-            if answering.rtype == rtype::CNAME || circle || aliases > ALIASES_MAX || at == begin {
+            if answering.rtype == rtype::CNAME || circle || aliases == ALIASES_MAX || at == begin {
                 return answering.finish(Outcome::Answered);
             }
             let next = Asked::read(target.as_wire());

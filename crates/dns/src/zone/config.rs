@@ -8,6 +8,7 @@ use std::net::IpAddr;
 
 use portolan_model::names::Label;
 
+use super::records::distinct;
 use crate::wire::{Name, labels};
 
 /// Time that answers may be kept, in seconds: CoreDNS' number.
@@ -89,7 +90,8 @@ pub(crate) struct Apex {
 }
 
 impl Prepared {
-    pub fn new(options: Config) -> Self {
+    pub fn new(mut options: Config) -> Self {
+        options.own = distinct(std::mem::take(&mut options.own)).into();
         let lowered = |names: &[Name]| names.iter().map(Name::lowered).collect::<Vec<_>>();
         let multicluster = lowered(&options.multicluster);
         let mut names = lowered(&options.zones);

@@ -104,7 +104,8 @@ fn wire_name(name: &HostName) -> Option<Name> {
     Name::parse(name).ok()
 }
 
-fn distinct(addresses: Vec<IpAddr>) -> Box<[IpAddr]> {
+/// Each address once, as what it is.
+pub(crate) fn distinct(addresses: Vec<IpAddr>) -> Box<[IpAddr]> {
     let mut kept: Vec<IpAddr> = Vec::with_capacity(addresses.len());
     for address in addresses {
         let address = address.to_canonical();

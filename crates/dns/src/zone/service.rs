@@ -254,11 +254,10 @@ impl<'q> Place<'q> {
             let written = answering.service(self.at, weight, port.number, &target);
             place.get_or_insert(written);
         }
+        let Some(place) = place else { return };
         answering.builder.begin(Section::Additional);
-        if let Some(place) = place {
-            for address in addresses {
-                answering.extra(place, *address);
-            }
+        for address in addresses {
+            answering.extra(place, *address);
         }
     }
 
@@ -284,6 +283,9 @@ impl<'q> Place<'q> {
             });
         }
         let end = answering.builder.position();
+        if place == end {
+            return;
+        }
         answering.builder.begin(Section::Additional);
         for run in runs() {
             let mut first = None;
