@@ -22,6 +22,7 @@ mod live;
 mod log_read;
 mod log_server;
 mod memory;
+mod names;
 mod network;
 mod node;
 mod pods;
@@ -77,12 +78,14 @@ pub async fn run(dir: LabDir, plan: NodePlan, kubeconfig: &Path) -> Result<()> {
     let (events, write_events) = Recorder::new(client.clone(), &plan.name());
     let (context, follow_services) = Context::new(plan, &dir, client.clone(), events)?;
     let context = Arc::new(context);
+    let dns = crate::names::config_dir(&dir, plan);
     let socket = dir.path("kubelet").join(format!("{}.sock", plan.name()));
     let logs = log_server::listen(&socket)?;
     let mut tasks = JoinSet::new();
     tasks.spawn(write_events);
     tasks.spawn(follow_services);
-    tasks.spawn(node::keep(client, plan));
+    tasks.spawn(node::keep(client.clone(), plan));
+    tasks.spawn(names::keep(client, plan, dns));
     tasks.spawn(log_server::serve(logs, context.pods_dir()));
     tasks.spawn(pods::run(context));
     // None of them ends by itself, so one that does has failed; the supervisor starts us again.

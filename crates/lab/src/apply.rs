@@ -39,7 +39,8 @@ fn read_file(path: &Path) -> Result<Vec<Value>> {
     parse(&text).map_err(|why| Error::Refused(format!("{}: {why}", path.display())))
 }
 
-fn parse(text: &str) -> Result<Vec<Value>, String> {
+/// The objects of a text of YAML documents.
+pub fn parse(text: &str) -> Result<Vec<Value>, String> {
     let mut objects = Vec::new();
     for document in serde_norway::Deserializer::from_str(text) {
         let value = Value::deserialize(document).map_err(|e| e.to_string())?;

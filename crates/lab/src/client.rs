@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::ListParams;
 use kube::{Api, Client};
 use nix::sys::signal::Signal;
@@ -17,6 +18,7 @@ use crate::error::{Error, Result};
 use crate::exec::ask;
 use crate::settle::settle;
 use crate::supervisor::{self, Question};
+use crate::{names, plan};
 
 /// How long a lab may take until its nodes are Ready.
 const UP_MAX: Duration = Duration::from_secs(60);
@@ -47,9 +49,13 @@ pub async fn bring_up(
     let deadline = Instant::now() + UP_MAX;
     let client = wait_for_api(dir, deadline).await?;
     tell("the API server answers");
+    let mut applier = Applier::new(client.clone());
+    for object in names::objects()? {
+        applier.apply(&object).await?;
+    }
     // Nodes first: a scheduler that knows only some of them would put everything there.
     wait_for_nodes(dir, client.clone(), nodes, deadline, &mut tell).await?;
-    let mut applier = Applier::new(client.clone());
+    wait_for_names(dir, client.clone(), nodes, deadline, &mut tell).await?;
     for object in &objects {
         tell(&applier.apply(object).await?);
     }
@@ -101,6 +107,32 @@ async fn wait_for_nodes(
             }
         }
         give_up_after(dir, deadline, "the nodes do not become Ready", "agent-n1").await?;
+    }
+}
+
+/// Waits until the answerers of all nodes answer.
+async fn wait_for_names(
+    dir: &LabDir,
+    client: Client,
+    count: u8,
+    deadline: Instant,
+    tell: &mut impl FnMut(&str),
+) -> Result<()> {
+    let api: Api<EndpointSlice> = Api::namespaced(client, names::NAMESPACE);
+    let of_service = format!("kubernetes.io/service-name={}", names::SERVICE);
+    let params = ListParams::default().labels(&of_service);
+    let answers = |slice: &&EndpointSlice| {
+        let mut ready = slice.endpoints.iter().filter_map(|e| e.conditions.as_ref());
+        slice.address_type == "IPv4" && ready.any(|conditions| conditions.ready == Some(true))
+    };
+    loop {
+        if let Ok(Ok(list)) = timeout(REQUEST_MAX, api.list(&params)).await
+            && list.items.iter().filter(answers).count() >= usize::from(count)
+        {
+            tell(&format!("names are answered at {}", plan::DNS_SERVICE));
+            return Ok(());
+        }
+        give_up_after(dir, deadline, "nobody answers names", "dns-n1").await?;
     }
 }
 

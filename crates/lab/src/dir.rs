@@ -8,7 +8,10 @@
 //!           api/               the API server's data
 //!           kubelet/n1.sock    the API server's way to the agents
 //!           log/               what the supervisor, the API server and the agents say
+//!           resolv.conf        what the lab has as /etc/resolv.conf
+//!           outside.Corefile   the names of the world outside
 //!           n1/                one directory for each node: kubeconfig, addresses, and a directory for each pod
+//!           n1/dns/            the Corefile of the node's answerer, from the ConfigMap coredns
 //!           n1/pods/UID/       pod.json, shim.json, shim.sock, etc/, volumes/, logs/
 //! ```
 

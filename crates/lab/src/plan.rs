@@ -10,8 +10,14 @@ pub const NODES_MAX: u8 = 99;
 /// Where the API server listens inside the fabric.
 pub const API_PORT: u16 = 6443;
 
-/// The first Service, made by the API server: `default/kubernetes`.
+/// The Service that answers names, as pods' resolv.conf has it: the tenth address, as kubeadm chooses it.
 pub const DNS_SERVICE: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 10);
+
+/// The same Service in both families.
+pub fn dns() -> [IpAddr; 2] {
+    let v6 = Ipv6Addr::new(0xfd00, 0x172, 0x30, 0, 0, 0, 0, 10);
+    [DNS_SERVICE.into(), v6.into()]
+}
 
 /// The gateway that every pod sees, a link-local address of the node's end of the pod's link.
 pub const POD_GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);

@@ -1,5 +1,5 @@
 //! The supervisor: PID 1 of the lab's own PID namespace. It builds the network, starts the API server and the agents,
-//! starts them again when they die, waits for orphans (the pods' shims), and answers on the control socket.
+//! starts them again when they die, the answerers of names too, waits for orphans (the pods' shims), and answers on the control socket.
 //! When it ends, however it ends, the kernel ends every process of the lab, and with them all namespaces.
 
 mod control;
@@ -9,9 +9,10 @@ mod start;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use portolan_kernel::command::CommandNamespaces;
@@ -20,12 +21,17 @@ use portolan_kernel::{mount, process};
 pub use control::{DaemonStatus, Question, Status};
 pub use start::{Options, start};
 
+use crate::agent;
 use crate::dir::LabDir;
 use crate::error::{Error, Result};
 use crate::fabric::Fabric;
+use crate::names;
 use crate::plan::{API_PORT, NodePlan};
 use crate::reaper::Reaper;
 use keep::Keeper;
+
+/// How often it is looked whether an agent has written the files of its node's answerer, as long as the lab lives.
+const FILES_POLL: Duration = Duration::from_millis(20);
 
 /// Everything that the supervisor's threads share.
 pub(crate) struct Lab {
@@ -43,6 +49,11 @@ fn supervise(dir: LabDir, nodes: u8, local: TcpListener) -> Result<()> {
     if let Err(error) = mount::proc() {
         // Containers without privileges often may not; the lab works, but `ps` inside shows the machine's view.
         tracing::warn!(%error, "keeping the machine's /proc");
+    }
+    names::write_outside(&dir)?;
+    if let Err(error) = mount::bind(&names::resolv_conf(&dir), Path::new("/etc/resolv.conf")) {
+        // The answerers forward to whom it names; then nobody answers, which takes longer to say the same.
+        tracing::warn!(%error, "keeping the machine's /etc/resolv.conf");
     }
     process::adopt_orphans()?;
     let reaper = Arc::new(Reaper::new().map_err(|e| Error::conversation("block signals", e))?);
@@ -64,8 +75,10 @@ fn supervise(dir: LabDir, nodes: u8, local: TcpListener) -> Result<()> {
         keeper,
     });
     lab.keep_api_server(local.into(), inside.into())?;
+    lab.keep_outside_names()?;
     for (node, _) in &lab.fabric.nodes {
         lab.keep_agent(*node)?;
+        lab.keep_names(*node)?;
     }
     let serving = lab.clone();
     std::thread::spawn(move || control::serve(&serving, &control));
@@ -119,5 +132,41 @@ impl Lab {
             Ok(command)
         };
         self.keeper.keep(&name, build)
+    }
+
+    /// The answerer of a node. It begins when the node's agent has written what it needs.
+    fn keep_names(self: &Arc<Self>, node: NodePlan) -> Result<()> {
+        let lab = self.clone();
+        let build = move || -> Result<Command> {
+            let config = names::config_dir(&lab.dir, node);
+            let corefile = config.join("Corefile");
+            let kubeconfig = agent::kubeconfig(&lab.dir, node);
+            while !(corefile.exists() && kubeconfig.exists()) {
+                std::thread::park_timeout(FILES_POLL);
+            }
+            let mut command = Command::new(&lab.program);
+            command.args(["dns", "--conf"]).arg(corefile);
+            command.arg("--kubeconfig").arg(kubeconfig);
+            let host = lab
+                .fabric
+                .place(&node.name())
+                .ok_or_else(|| Error::Refused("no such node".into()))?;
+            command.current_dir(config).in_netns(&host.netns)?;
+            Ok(command)
+        };
+        self.keeper.keep(&format!("dns-{}", node.name()), build)
+    }
+
+    /// The answerer for the world outside, at the fabric's gateway.
+    fn keep_outside_names(self: &Arc<Self>) -> Result<()> {
+        let lab = self.clone();
+        let build = move || -> Result<Command> {
+            let mut command = Command::new(&lab.program);
+            command.args(["dns", "--conf"]);
+            command.arg(names::outside_corefile(&lab.dir));
+            command.in_netns(&lab.fabric.fabric.netns)?;
+            Ok(command)
+        };
+        self.keeper.keep("dns-outside", build)
     }
 }
