@@ -27,6 +27,13 @@ need iptables iptables
 need unshare util-linux
 need mount mount
 need kubectl kubernetes-client
+# Resolvers that the tests of names ask with; Go's is in kubectl.
+if [ "$want" = all ]; then
+    need kdig knot-dnsutils
+    need drill ldnsutils
+    need musl-gcc musl-tools
+    need python3 python3-minimal
+fi
 # The small machine in which ipvs mode is tested (scripts/machine.sh).
 if [ "$want" = all ]; then
     need qemu-system-x86_64 qemu-system-x86

@@ -2,6 +2,7 @@
 //! As the user who runs the tests and, when that is root, also as one without privileges.
 #![allow(clippy::unwrap_used)] // A test that can't set up has failed.
 
+mod names;
 mod pod;
 
 use std::os::unix::fs::PermissionsExt;
@@ -55,6 +56,10 @@ impl Lab {
     }
 
     fn up_with(user: Option<u32>, manifest: &str) -> Lab {
+        Lab::up_in(user, manifest, "nftables")
+    }
+
+    fn up_in(user: Option<u32>, manifest: &str, mode: &str) -> Lab {
         let dir = tempfile::Builder::new().prefix("pl").tempdir().unwrap();
         let built = PathBuf::from(env!("CARGO_BIN_EXE_portolan"));
         let program = match user {
@@ -71,7 +76,9 @@ impl Lab {
         std::fs::write(dir.path().join("pods.yaml"), manifest).unwrap();
         let lab = Lab { dir, program, user };
         let manifest = lab.dir.path().join("pods.yaml");
-        lab.must(&["up", "--nodes", "2", "-f", manifest.to_str().unwrap()]);
+        let manifest = manifest.to_str().unwrap();
+        let of_mode = ["--proxy-mode", mode, "-f", manifest];
+        lab.must(&[&["up", "--nodes", "2"], &of_mode[..]].concat());
         lab
     }
 
