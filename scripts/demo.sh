@@ -44,6 +44,16 @@ k() { "$KUBECTL" -n shop "$@"; }
 lab() { "$PORTOLAN" lab "$1" --name "$LAB" "${@:2}"; }
 inside() { lab exec -n shop client -- "$@"; }          # a command in the client pod
 ask() { inside "$PORTOLAN" ask "$@"; }                 # requests from the client pod
+digs() { inside dig +short "$@"; }
+finds() { inside getent ahostsv4 "$1" | awk '{print $1}' | sort -u; }
+all_are() { # all_are ADDRESS NAME...
+  local address=$1 name
+  shift
+  for name; do test "$(finds "$name")" = "$address" || return 1; done
+}
+pods_are_named() { test "$(finds pods)" = "$(web_addresses)"; }
+srv_names_pods() { digs "_http._tcp.pods.$zone" SRV | awk '$3 == 8080' | sort -u | wc -l | grep -qx 3; }
+says_no() { inside dig "$1" | grep 'status: NXDOMAIN'; }
 field() { k get "$1" -o "jsonpath=$2"; }
 answered() { jq -e ".failed == 0 and (.answers | length) == $2" "$1"; } # FILE COUNT
 no_failure() { jq -e '.failed == 0 and .requests > 100' "$work/$1"; }
@@ -124,6 +134,29 @@ web0=$(k get pods -l app=web -o 'jsonpath={.items[0].metadata.name}')
 lab exec -n shop "$web0" -- "$PORTOLAN" ask "http://$vip" -n 60 -o json >"$work/hairpin"
 check "a pod behind the Service reaches all of them through it, itself too (hairpin)" answered "$work/hairpin" 3
 
+title "Names: the Service kube-dns answers in every pod"
+k apply -f - <<'EOF' | quote
+apiVersion: v1
+kind: Service
+metadata: {name: pods}
+spec: {clusterIP: None, selector: {app: web}, ports: [{name: http, port: 8080}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: docs}
+spec: {type: ExternalName, externalName: outside.example}
+EOF
+zone=shop.svc.cluster.local
+show lab exec -n shop client -- cat /etc/resolv.conf
+show lab exec -n shop client -- dig +noall +answer "_http._tcp.web.$zone" SRV
+check "web, web.shop and web.$zone are $vip" all_are "$vip" web web.shop "web.$zone"
+check "http://web is answered by a pod" asks_who http://web '^web-'
+check "the headless Service pods is the addresses of the pods" await 10 pods_are_named
+check "its SRV records name three pods and port 8080" await 10 srv_names_pods
+check "docs is an alias of outside.example, at 203.0.113.2" all_are 203.0.113.2 docs
+check "the address $vip is called web.$zone" test "$(digs -x "$vip")" = "web.$zone."
+check "what the lab does not have does not exist, and nothing leaves the machine" says_no example.org
+
 title "Pods die and come back with other addresses; the Service stays"
 before=$(web_addresses)
 mapfile -t old < <(k get pods -l app=web -o name)
@@ -145,6 +178,7 @@ k rollout status deployment/web --timeout=60s | quote
 load_end rolling
 check "$(jq .requests "$work/rolling") requests were made meanwhile and none failed" no_failure rolling
 check "both versions answered while it went on" jq -e '.answers | length == 2' "$work/rolling"
+check "the name pods has followed: it is the new pods, and nobody else" await 15 pods_are_named
 
 title "NodePort: from outside, through every node"
 port=$(field service/web-node '{.spec.ports[0].nodePort}')
@@ -222,7 +256,7 @@ title "kill -9, while requests flow"
 pods_before=$(k get pods -o 'jsonpath={range .items[*]}{.metadata.name}{" "}{.status.podIP}{" "}{.status.containerStatuses[0].restartCount}{"\n"}{end}')
 load_begin crash "http://$vip"
 for round in 1 2 3; do
-  for part in agent-n1 agent-n2 agent-n3 apiserver; do
+  for part in agent-n1 agent-n2 agent-n3 apiserver dns-n1 dns-n2 dns-n3 dns-outside; do
     kill -9 "$(lab status -o json | jq ".processes[] | select(.name == \"$part\").pid")" && say "killed $part"
   done
   check "round $round: the supervisor has started all of them again, the API answers, all nodes are Ready" await 40 recovered "$round"
@@ -232,6 +266,7 @@ check "$(jq .requests "$work/crash") requests were made meanwhile and none faile
 check "no pod was restarted or replaced" test "$pods_before" = \
   "$(k get pods -o 'jsonpath={range .items[*]}{.metadata.name}{" "}{.status.podIP}{" "}{.status.containerStatuses[0].restartCount}{"\n"}{end}')"
 check "a change after it reaches the kernel of every node" changes_reach_the_kernel
+check "and every answerer of names" await 10 pods_are_named
 
 title "kubectl is at home here"
 web0=$(k get pods -l app=web -o 'jsonpath={.items[0].metadata.name}')
@@ -261,7 +296,7 @@ cat <<EOF2
    portolan lab up -f examples/shop           # a cluster of three nodes
    export KUBECONFIG=\$(portolan lab status -o json | jq -r .kubeconfig)
    kubectl -n shop get all
-   portolan lab exec -n shop client -- sh -c 'portolan ask http://\$WEB_SERVICE_HOST -n 9'
+   portolan lab exec -n shop client -- portolan ask http://web -n 9
    portolan lab exec --node n1 -- nft list table ip portolan
    portolan lab down
 EOF2
