@@ -53,7 +53,9 @@ fn sockets_leave_an_endpoint_that_is_gone() {
             socket.set_read_timeout(Some(PATIENCE)).unwrap();
             socket
         };
-        let servers = [bind(), bind()];
+        // Endpoints are listed in the order of their addresses.
+        let mut servers = [bind(), bind()];
+        servers.sort_by_key(|server| server.local_addr().unwrap());
         let endpoints = servers.each_ref().map(|s| s.local_addr().unwrap());
         let clients = std::thread::scope(|scope| {
             let work = || {
