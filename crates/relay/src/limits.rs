@@ -54,6 +54,9 @@ pub(crate) const COPY_BYTES: usize = 16 << 10;
 /// Datagrams that are taken or sent by one call.
 pub(crate) const BATCH_MAX: usize = 32;
 
+/// Bytes that go to the kernel as one packet: what fits into one, with all headers.
+pub(crate) const TRAIN_BYTES_MAX: usize = 65_000;
+
 /// The largest datagram that UDP has.
 pub(crate) const DATAGRAM_BYTES_MAX: usize = 65_535;
 

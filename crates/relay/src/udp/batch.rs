@@ -1,13 +1,17 @@
-//! Many datagrams by one system call (recvmmsg, sendmmsg).
+//! Many datagrams by one system call (recvmmsg, sendmmsg), and those of one length as one packet that the kernel cuts as
+//! late as it can (UDP_SEGMENT).
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::AsRawFd;
 
-use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg, sendmmsg};
+use nix::errno::Errno;
+use nix::sys::socket::{
+    ControlMessage, MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg, sendmmsg, sendmsg,
+};
 
-use crate::limits::{BATCH_MAX, DATAGRAM_BYTES_MAX};
+use crate::limits::{BATCH_MAX, DATAGRAM_BYTES_MAX, TRAIN_BYTES_MAX};
 
 /// Room for one batch; the system gives memory to what is really used only.
 pub(super) struct Batch {
@@ -81,6 +85,60 @@ pub(super) fn send(
     datagrams: &[&[u8]],
     to: Option<SocketAddr>,
 ) -> io::Result<usize> {
+    if is_train(datagrams) {
+        match send_train(socket, datagrams, to) {
+            Ok(()) => return Ok(datagrams.len()),
+            Err(error) if !is_beyond_trains(error) => return Err(error.into()),
+            Err(_) => {}
+        }
+    }
+    send_each(socket, datagrams, to)
+}
+
+/// Whether these can be one packet until it is cut: the last one may be shorter than the others.
+fn is_train(datagrams: &[&[u8]]) -> bool {
+    let [first, .., last] = datagrams else {
+        return false;
+    };
+    let but_last = &datagrams[..datagrams.len() - 1];
+    let same = but_last.iter().all(|other| other.len() == first.len());
+    let fits = datagrams.len() <= BATCH_MAX && datagrams.len() * first.len() <= TRAIN_BYTES_MAX;
+    same && fits && !last.is_empty() && last.len() <= first.len()
+}
+
+/// All of them, or none.
+fn send_train(
+    socket: &impl AsRawFd,
+    datagrams: &[&[u8]],
+    to: Option<SocketAddr>,
+) -> nix::Result<()> {
+    let slices: Vec<IoSlice<'_>> = datagrams.iter().map(|bytes| IoSlice::new(bytes)).collect();
+    let length = datagrams.first().map_or(0, |first| first.len()) as u16;
+    let to = to.map(SockaddrStorage::from);
+    sendmsg(
+        socket.as_raw_fd(),
+        &slices,
+        &[ControlMessage::UdpGsoSegments(&length)],
+        MsgFlags::MSG_DONTWAIT,
+        to.as_ref(),
+    )
+    .map(drop)
+}
+
+/// What the kernel says when a train cannot go this way, and its datagrams can: a link that computes no checksums,
+/// datagrams that must be cut into fragments.
+fn is_beyond_trains(error: Errno) -> bool {
+    matches!(
+        error,
+        Errno::EINVAL | Errno::EIO | Errno::EMSGSIZE | Errno::ENOPROTOOPT | Errno::EOPNOTSUPP
+    )
+}
+
+fn send_each(
+    socket: &impl AsRawFd,
+    datagrams: &[&[u8]],
+    to: Option<SocketAddr>,
+) -> io::Result<usize> {
     let slices: Vec<[IoSlice<'_>; 1]> = datagrams
         .iter()
         .map(|bytes| [IoSlice::new(bytes)])
@@ -102,4 +160,31 @@ fn address_of(address: SockaddrStorage) -> Option<SocketAddr> {
     let v4 = address.as_sockaddr_in().map(|a| SocketAddrV4::from(*a));
     let v6 = || address.as_sockaddr_in6().map(|a| SocketAddrV6::from(*a));
     v4.map(SocketAddr::V4).or_else(|| v6().map(SocketAddr::V6))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_of_one_length_goes_together() {
+        let of = |lengths: &[usize]| {
+            let room = vec![0; DATAGRAM_BYTES_MAX];
+            let all: Vec<&[u8]> = lengths.iter().map(|length| &room[..*length]).collect();
+            is_train(&all)
+        };
+        assert!(of(&[64, 64]) && of(&[64, 64, 63]) && of(&[1400; BATCH_MAX]));
+        for alone in [
+            &[][..],
+            &[64],
+            &[64, 65],
+            &[64, 63, 64],
+            &[64, 0],
+            &[0, 0],
+            &[64; BATCH_MAX + 1],
+            &[TRAIN_BYTES_MAX / 2 + 1; 2],
+        ] {
+            assert!(!of(alone), "{alone:?}");
+        }
+    }
 }
