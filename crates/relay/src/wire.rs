@@ -73,6 +73,8 @@ pub enum Tell {
     Doors,
     /// The Snapshot with this number stands.
     Done(u64),
+    /// You are not my agent any more: another one has come.
+    Replaced,
     /// Connections to endpoints have begun.
     Dials(Vec<Dial>),
     /// What was counted, for Service ports for which that has changed.

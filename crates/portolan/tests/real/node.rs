@@ -241,6 +241,11 @@ impl Node {
         numbers.filter(is_relay).map(Pid::from_raw).collect()
     }
 
+    /// The process of the proxy.
+    pub fn pid(&self) -> Pid {
+        Pid::from_raw(self.proxy.as_ref().unwrap().id().cast_signed())
+    }
+
     /// Ends the proxy with this signal.
     pub fn end(&mut self, signal: Signal) {
         let mut proxy = self.proxy.take().unwrap();

@@ -35,6 +35,28 @@ fn the_next_agent_adopts_the_relay() {
     });
 }
 
+/// Two at a time are a mistake, and the newer one is right.
+#[test]
+fn an_agent_that_is_replaced_starts_no_relay() {
+    isolated!(an_agent_that_is_replaced_starts_no_relay, {
+        let mut node = node();
+        let relays = node.relays();
+        let former = node.pid();
+        node.start(&USERSPACE);
+        until_or(
+            || {
+                node.log()
+                    .contains("another agent has taken the relay over")
+            },
+            || node.log(),
+        );
+        kill(former, Signal::SIGKILL).unwrap();
+        node.lead_to(&[3, 4]);
+        node.converged(&[3, 4]);
+        assert_eq!(node.relays(), relays);
+    });
+}
+
 /// Its connections end; clients that come wait in the doors until another relay takes them.
 #[test]
 fn a_relay_that_dies_is_followed_by_another() {

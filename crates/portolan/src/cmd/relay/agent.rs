@@ -43,13 +43,22 @@ impl Agent {
         *lock(&self.0) = told;
     }
 
-    /// Nobody is told any more, and whoever was sees that.
+    /// Nobody is told any more, and whoever was sees that: it starts another relay.
     pub(super) fn leave(&self) {
         let told = std::mem::take(&mut *lock(&self.0));
         if let Some(stream) = told.stream {
             // An error: it has gone already.
             let _ = lock(&stream).shutdown(std::net::Shutdown::Both);
         }
+    }
+
+    /// The same, and whoever was told knows that another one sees to the relay.
+    fn replace(&self) {
+        if let Some(stream) = self.stream() {
+            // An error: it has gone already.
+            let _ = say(&mut lock(&stream), &Tell::Replaced, None);
+        }
+        self.leave();
     }
 
     fn stream(&self) -> Option<Arc<Mutex<UnixStream>>> {
@@ -148,14 +157,14 @@ impl Process {
                 let doors = relay.doors();
                 state.retired += 1;
                 drop(state);
-                self.agent.leave();
+                self.agent.replace();
                 self.agent.adopt(stream);
                 show(&mut lock(stream), doors)?;
             }
             Ask::HandOver => {
                 let doors = relay.give();
                 drop(state);
-                self.agent.leave();
+                self.agent.replace();
                 show(&mut lock(stream), doors)?;
                 let process = Arc::clone(self);
                 super::thread("relay drains", move || process.drain())?;

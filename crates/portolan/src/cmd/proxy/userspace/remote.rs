@@ -167,7 +167,7 @@ impl Carrier for Remote {
 
 impl State {
     fn say(&mut self, ask: &Ask, socket: Option<&Socket>) -> io::Result<()> {
-        let none = || io::Error::other("the relay has ended, and another one is being started");
+        let none = || io::Error::other("the relay has ended, or another agent has taken it over");
         let link = self.link.as_mut().ok_or_else(none)?;
         let said = link.talk.say(ask, socket);
         if said.is_err() {
@@ -255,6 +255,10 @@ impl Shared {
                     let _ = dials.into_iter().all(heard);
                 }
                 Ok((Tell::Counts(counts), _)) => self.relayed.tell(counts),
+                Ok((Tell::Replaced, _)) => {
+                    tracing::warn!("another agent has taken the relay over");
+                    self.lock().ended = true;
+                }
                 Ok((Tell::Hello(_) | Tell::Door(_) | Tell::Doors, _)) => {}
                 Err(error) => return error,
             }

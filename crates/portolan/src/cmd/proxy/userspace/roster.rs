@@ -96,7 +96,7 @@ impl Talk {
             match self.hear()? {
                 (Tell::Door(door), Some(socket)) => doors.push((door, Socket::from(socket))),
                 (Tell::Doors, _) => return Ok(doors),
-                (Tell::Dials(_) | Tell::Counts(_) | Tell::Done(_), _) => {}
+                (Tell::Dials(_) | Tell::Counts(_) | Tell::Done(_) | Tell::Replaced, _) => {}
                 (other, _) => return Err(unexpected(&other)),
             }
         }
