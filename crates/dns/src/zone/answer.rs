@@ -106,6 +106,7 @@ impl Zone {
             rtype: query.rtype,
             ttl: self.config.options.ttl,
             turn,
+            aliases: 0,
             hosts: HOSTS,
         }
     }

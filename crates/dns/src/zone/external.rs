@@ -84,6 +84,7 @@ impl External {
             rtype: query.rtype,
             ttl: self.config.options.ttl,
             turn,
+            aliases: 0,
             hosts,
         };
         self.write(zone, answering, &asked, within)

@@ -202,6 +202,7 @@ impl Zone {
             rtype,
             ttl: self.config.options.ttl,
             turn: 0,
+            aliases: 0,
             hosts: HOSTS,
         };
         match self.look(&mut answering, &asked, within, HEADER_BYTES) {

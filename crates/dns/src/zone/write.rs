@@ -24,6 +24,8 @@ pub(super) struct Answering<'o> {
     pub rtype: u16,
     pub ttl: u32,
     pub turn: usize,
+    /// CNAME records that were written on the way to the name that is looked at.
+    pub aliases: u16,
     /// Whom SOA names.
     pub hosts: Hosts<'o>,
 }
@@ -103,9 +105,9 @@ impl<'a> Target<'a> {
 }
 
 impl Answering<'_> {
-    /// Records in the answer section.
+    /// Records of the name that is looked at: an alias before it is no record of its own.
     pub fn count(&self) -> u16 {
-        self.builder.count(Section::Answer)
+        self.builder.count(Section::Answer) - self.aliases
     }
 
     pub fn finish(self, outcome: Outcome) -> Outcome {
@@ -126,7 +128,10 @@ impl Answering<'_> {
             out.extend_from_slice(target.as_wire());
         });
         match begin < self.builder.position() {
-            true => begin,
+            true => {
+                self.aliases += 1;
+                begin
+            }
             false => at,
         }
     }
