@@ -75,7 +75,7 @@ pub fn command(
 
 fn config(splice: bool) -> String {
     let mut text = String::from(
-        "global\n  maxconn 10000\ndefaults\n  mode tcp\n  timeout connect 5s\n  timeout client 1m\n  timeout server 1m\n",
+        "global\n  maxconn 4000\ndefaults\n  mode tcp\n  timeout connect 5s\n  timeout client 1m\n  timeout server 1m\n",
     );
     if splice {
         text.push_str("  option splice-auto\n");
