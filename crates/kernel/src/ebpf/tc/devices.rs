@@ -140,7 +140,7 @@ pub(super) fn source_ports() -> Result<Option<RangeInclusive<u16>>, ApplyError> 
 }
 
 fn beside(first: u16, last: u16) -> Option<RangeInclusive<u16>> {
-    let below = PORTS_FIRST..=first.min(NODE_PORTS_FIRST) - 1;
+    let below = PORTS_FIRST..=first.min(NODE_PORTS_FIRST).saturating_sub(1);
     let above = last.max(NODE_PORTS_LAST).saturating_add(1)..=u16::MAX;
     let wide = |range: &RangeInclusive<u16>| range.end().saturating_sub(*range.start());
     let widest = if wide(&above) > wide(&below) {
