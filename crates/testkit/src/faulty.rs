@@ -46,6 +46,14 @@ impl<T> Faulty<T> {
         }
     }
 
+    /// Whether something whole stands in it, asked without faults.
+    fn has_all<B: Backend>(&mut self) -> bool
+    where
+        T: Target<B>,
+    {
+        matches!(self.inner.read(), Ok(Some(_)))
+    }
+
     fn fails(&mut self) -> bool {
         self.rng.u8(0..100) < FAILURES_PERCENT
     }
@@ -171,7 +179,8 @@ impl<B: Backend + Clone> Agent<B> {
                 .filter(|_| !target.wiped)
                 .map(|error| error.to_string()),
         );
-        target.wiped &= !(outcome.stands && outcome.applied);
+        // A change may build on none of what is gone, and then it mends nothing.
+        target.wiped &= !(outcome.stands && outcome.applied && target.has_all());
         outcome.stands
     }
 
