@@ -87,7 +87,8 @@ struct peer {
 	struct endpoint asked;
 };
 
-/* Of TCP, by the cookie of the socket: when there are too many, those that are older are forgotten. */
+/* Of TCP, by the cookie of the socket: when there are too many, those that are older are forgotten. They go when they are
+ * closed, where the kernel tells it. */
 struct {
 	NUMBER(type, BPF_MAP_TYPE_LRU_HASH);
 	NUMBER(max_entries, 32768);
@@ -520,7 +521,8 @@ int getpeername6(struct bpf_sock_addr *ctx)
 	return tell6(ctx);
 }
 
-/* Without it no socket of UDP is connected. */
+/* Without it no socket of UDP is connected. Of TCP, an entry that is free again is still in the processor's cache when
+ * the next socket takes it; one that must first be taken from the oldest socket is not. */
 SEC("cgroup/sock_release")
 int released(struct bpf_sock *ctx)
 {
@@ -528,6 +530,8 @@ int released(struct bpf_sock *ctx)
 
 	if (ctx->protocol == IPPROTO_UDP)
 		bpf_map_delete_elem(&datagram_peers, &cookie);
+	else if (ctx->protocol == IPPROTO_TCP)
+		bpf_map_delete_elem(&peers, &cookie);
 	return PASS;
 }
 
