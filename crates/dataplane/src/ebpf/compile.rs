@@ -51,17 +51,26 @@ pub(crate) fn update(
     snapshot: &Snapshot,
     touched: &[PortKey],
 ) {
+    let (old, new) = changed(before, snapshot, touched, fragment);
+    old.iter().for_each(|old| remove(sockets, old));
+    new.into_iter().for_each(|new| insert(sockets, new));
+}
+
+/// What the touched ports contributed and what they contribute now, of those that now contribute something else.
+pub(crate) fn changed<F: Default + PartialEq>(
+    before: &Snapshot,
+    snapshot: &Snapshot,
+    touched: &[PortKey],
+    fragment: impl Fn(&NodeFacts, &ServicePort) -> F,
+) -> (Vec<F>, Vec<F>) {
     let of = |snapshot: &Snapshot, key| {
         let port = snapshot.port(key);
-        port.map_or_else(Fragment::default, |port| fragment(snapshot.node(), port))
+        port.map_or_else(F::default, |port| fragment(snapshot.node(), port))
     };
     let fragments = touched
         .iter()
         .map(|key| (of(before, key), of(snapshot, key)));
-    let changed: Vec<(Fragment, Fragment)> = fragments.filter(|(old, new)| old != new).collect();
-    let (old, new): (Vec<Fragment>, Vec<Fragment>) = changed.into_iter().unzip();
-    old.iter().for_each(|old| remove(sockets, old));
-    new.into_iter().for_each(|new| insert(sockets, new));
+    fragments.filter(|(old, new)| old != new).unzip()
 }
 
 fn insert(sockets: &mut Sockets, fragment: Fragment) {

@@ -10,7 +10,7 @@ use portolan_model::{
 };
 
 use super::state::{By, Outside, Served};
-use crate::ebpf::compile::{hash, slots};
+use crate::ebpf::compile::{changed, hash, slots};
 use crate::ebpf::state::{ListKey, Pick};
 
 /// What one Service port contributes.
@@ -43,15 +43,7 @@ pub(crate) fn update(
     snapshot: &Snapshot,
     touched: &[PortKey],
 ) {
-    let of = |snapshot: &Snapshot, key| {
-        let port = snapshot.port(key);
-        port.map_or_else(Fragment::default, |port| fragment(snapshot.node(), port))
-    };
-    let fragments = touched
-        .iter()
-        .map(|key| (of(before, key), of(snapshot, key)));
-    let changed: Vec<(Fragment, Fragment)> = fragments.filter(|(old, new)| old != new).collect();
-    let (old, new): (Vec<Fragment>, Vec<Fragment>) = changed.into_iter().unzip();
+    let (old, new) = changed(before, snapshot, touched, fragment);
     old.iter().for_each(|old| remove(outside, old));
     new.into_iter().for_each(|new| insert(outside, new));
 }
