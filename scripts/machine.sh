@@ -19,7 +19,7 @@ memory_mb="${MACHINE_MEMORY_MB:-1536}"
 processors="$(($(nproc) < 2 ? 1 : 2))"
 here="$(cd "$(dirname "$0")/.." && pwd)"
 parts="$here/target/machine"
-kernel="$(find "$parts/linux/boot" -name 'vmlinuz-*' 2>/dev/null | sort | tail -1)"
+kernel="$(find "$parts/linux/boot" -name 'vmlinuz-*' 2>/dev/null | sort | tail -1 || true)"
 busybox="$parts/busybox/bin/busybox"
 [ -n "$kernel" ] && [ -x "$busybox" ] && command -v qemu-system-x86_64 >/dev/null || {
     echo "machine: QEMU or the kernel for it is missing; run scripts/setup.sh first" >&2
