@@ -118,7 +118,7 @@ pub fn start<'a>(
     let stands = bed
         .client
         .run(|| match contender.is_relay() {
-            true => answer_in_time([traffic::SERVICE].into_iter()),
+            true => answer_in_time(traffic::services()),
             false => answer_in_time(spread(shape)),
         })
         .map_err(|e| e.to_string())?;
@@ -151,7 +151,7 @@ fn answer_in_time(mut services: impl Iterator<Item = u32>) -> bool {
     let deadline = Instant::now() + COLD_LIMIT;
     services.all(|service| {
         let left = deadline.saturating_duration_since(Instant::now());
-        wait::until(left, || bed::dial(bed::virtual_address(service)).is_ok())
+        wait::until(left, || bed::is_open(service))
     })
 }
 
@@ -175,7 +175,7 @@ impl Running<'_> {
             bed::virtual_address(first),
             bed::virtual_address(last),
         ];
-        packets::measure(&ways.map(|to| (self.bed, to)))
+        packets::measure(&ways.map(|to| (self.bed, vec![to])))
     }
 
     /// Everything after the start.

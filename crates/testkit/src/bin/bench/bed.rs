@@ -23,8 +23,11 @@ use crate::objects::{ENDPOINT_PORT, ENDPOINT_RANGES, SERVICE_PORT, cluster_ip};
 
 /// Connections that may wait for the server to take them.
 const BACKLOG_MAX: i32 = 4096;
-/// A connection that is not there after this time never will be.
-const CONNECT_LIMIT: Duration = Duration::from_millis(50);
+/// Whoever asks again and again whether a Service answers yet waits no longer for one answer.
+const ANSWER_LIMIT: Duration = Duration::from_millis(50);
+/// A connection that is measured may be late, since the machine may stand still for a moment. One that is not there
+/// after this time never will be.
+const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// Addresses of the client and of its gateway.
 const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 2);
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 1);
@@ -148,18 +151,27 @@ fn answer(listener: &TcpListener) {
 
 /// Opens a connection from the calling thread's namespace; how long that took, and the connection.
 pub fn dial(to: SocketAddr) -> std::io::Result<(Duration, TcpStream)> {
+    dial_within(to, CONNECT_LIMIT)
+}
+
+fn dial_within(to: SocketAddr, limit: Duration) -> std::io::Result<(Duration, TcpStream)> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     // No TIME_WAIT: the next connection may have the same port.
     socket.set_linger(Some(Duration::ZERO))?;
     let begun = Instant::now();
-    socket.connect_timeout(&SockAddr::from(to), CONNECT_LIMIT)?;
+    socket.connect_timeout(&SockAddr::from(to), limit)?;
     Ok((begun.elapsed(), socket.into()))
+}
+
+/// Whether a Service takes connections by now, asked from the calling thread's namespace.
+pub fn is_open(service: u32) -> bool {
+    dial_within(virtual_address(service), ANSWER_LIMIT).is_ok()
 }
 
 /// Which endpoint answers at a Service, asked from the calling thread's namespace.
 pub fn who_answers(service: u32) -> std::io::Result<Ipv4Addr> {
-    let (_, mut stream) = dial(virtual_address(service))?;
-    stream.set_read_timeout(Some(CONNECT_LIMIT))?;
+    let (_, mut stream) = dial_within(virtual_address(service), ANSWER_LIMIT)?;
+    stream.set_read_timeout(Some(ANSWER_LIMIT))?;
     let mut address = [0; 4];
     stream.read_exact(&mut address)?;
     Ok(address.into())

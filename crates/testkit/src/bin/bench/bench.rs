@@ -238,10 +238,12 @@ impl Bench {
         let listen = |bed: &Bed| bed.node.run(api::listen).map_err(|e| e.to_string())?;
         let api = Api::start(portolan, beds.iter().map(listen).collect::<Result<_, _>>()?)?;
         api.load(TRAFFIC, world::node_address(Family::V4, 1))?;
-        let [service, slice] = traffic::objects();
-        for (path, object) in [(api::SERVICES, service), (api::SLICES, slice)] {
-            api.runtime
-                .block_on(api.send("POST", path.into(), Some(object)))?;
+        for number in traffic::services() {
+            let [service, slice] = traffic::objects(number, TRAFFIC.services);
+            for (path, object) in [(api::SERVICES, service), (api::SLICES, slice)] {
+                api.runtime
+                    .block_on(api.send("POST", path.into(), Some(object)))?;
+            }
         }
         let mut sinks = Vec::new();
         let mut running = Vec::new();

@@ -32,7 +32,7 @@ pub enum Contender {
         /// How it programs.
         mode: PeerMode,
     },
-    /// haproxy, which forwards the TCP ports of the one Service of `traffic`.
+    /// haproxy, which forwards the TCP ports of the Services of `traffic`.
     Haproxy {
         /// The binary.
         program: PathBuf,
@@ -119,7 +119,7 @@ impl Contender {
         }
     }
 
-    /// Whether it serves one Service, and no UDP.
+    /// Whether it serves the Services of `traffic` alone, and no UDP.
     pub fn is_relay(&self) -> bool {
         matches!(self, Contender::Haproxy { .. })
     }

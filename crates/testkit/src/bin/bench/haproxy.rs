@@ -1,5 +1,5 @@
-//! haproxy as the peer of userspace mode: one process that forwards the TCP ports of one Service to its one endpoint.
-//! The Service's address is made one of the node's own for it.
+//! haproxy as the peer of userspace mode: one process that forwards the TCP ports of the Services of `traffic` to
+//! their endpoints. The Services' addresses are made the node's own for it.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -53,7 +53,18 @@ pub fn command(
     node: &Host,
     folder: &Path,
 ) -> Result<Command, String> {
-    let address = cluster_ip(traffic::SERVICE).to_string();
+    traffic::services().try_for_each(|service| own(service, node))?;
+    let file = folder.join("haproxy.cfg");
+    std::fs::write(&file, config(splice))
+        .map_err(|e| format!("cannot write {}: {e}", file.display()))?;
+    let mut command = Command::new(program);
+    command.args(["-db", "-f"]).arg(file);
+    Ok(command)
+}
+
+/// Makes the address of a Service one of the node's.
+fn own(service: u32, node: &Host) -> Result<(), String> {
+    let address = cluster_ip(service).to_string();
     let mut route = Command::new("ip");
     route
         .args(["route", "replace", "local", &address, "dev", "lo"])
@@ -61,16 +72,10 @@ pub fn command(
         .in_netns(&node.netns)
         .map_err(|e| e.to_string())?;
     match route.status() {
-        Ok(status) if status.success() => {}
-        Ok(status) => return Err(format!("ip route replace local {address} dev lo: {status}")),
-        Err(error) => return Err(format!("ip: {error}")),
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(format!("ip route replace local {address} dev lo: {status}")),
+        Err(error) => Err(format!("ip: {error}")),
     }
-    let file = folder.join("haproxy.cfg");
-    std::fs::write(&file, config(splice))
-        .map_err(|e| format!("cannot write {}: {e}", file.display()))?;
-    let mut command = Command::new(program);
-    command.args(["-db", "-f"]).arg(file);
-    Ok(command)
 }
 
 fn config(splice: bool) -> String {
@@ -80,12 +85,14 @@ fn config(splice: bool) -> String {
     if splice {
         text.push_str("  option splice-auto\n");
     }
-    let (vip, endpoint) = (cluster_ip(traffic::SERVICE), replacement(traffic::SERVICE));
-    for (port, target) in traffic::TCP {
-        let _ = write!(
-            text,
-            "listen p{port}\n  bind {vip}:{port}\n  server one {endpoint}:{target}\n"
-        );
+    for service in traffic::services() {
+        let (vip, endpoint) = (cluster_ip(service), replacement(service));
+        for (port, target) in traffic::TCP {
+            let _ = write!(
+                text,
+                "listen s{service}-{port}\n  bind {vip}:{port}\n  server one {endpoint}:{target}\n"
+            );
+        }
     }
     text
 }
@@ -105,6 +112,6 @@ mod tests {
     fn splice_is_an_option() {
         assert!(config(true).contains("option splice-auto"));
         assert!(!config(false).contains("splice"));
-        assert_eq!(config(false).matches("listen p").count(), 2);
+        assert_eq!(config(false).matches("listen s").count(), 30);
     }
 }

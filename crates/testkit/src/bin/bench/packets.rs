@@ -31,8 +31,13 @@ pub struct Felt {
     pub processor_us: f64,
 }
 
-/// A way that connections take: from the client of a bed to an address.
-pub type Way<'a> = (&'a Bed, SocketAddr);
+/// A way that connections take: from the client of a bed to one of these addresses after the other.
+pub type Way<'a> = (&'a Bed, Vec<SocketAddr>);
+
+/// The address that has this turn.
+fn turn(to: &[SocketAddr], round: usize) -> SocketAddr {
+    to[round % to.len()]
+}
 
 /// Measures all ways, taking turns, so that a noise of the machine meets all of them.
 pub fn measure(ways: &[Way<'_>]) -> Result<Vec<Felt>, String> {
@@ -59,9 +64,9 @@ pub fn direct(endpoint: Ipv4Addr) -> SocketAddr {
 
 fn time(ways: &[Way<'_>]) -> Result<Vec<Samples>, String> {
     let mut times = vec![Vec::with_capacity(CONNECTIONS); ways.len()];
-    for _ in 0..CONNECTIONS / TURN {
+    for round in 0..CONNECTIONS / TURN {
         for ((bed, to), times) in ways.iter().zip(&mut times) {
-            times.extend(on(bed, || time_turn(*to))?);
+            times.extend(on(bed, || time_turn(turn(to, round)))?);
         }
     }
     Ok(times
@@ -80,9 +85,9 @@ fn time_turn(to: SocketAddr) -> Result<Vec<Duration>, String> {
 
 fn count(ways: &[Way<'_>]) -> Result<Vec<(f64, f64)>, String> {
     let mut counts = vec![(Vec::new(), Vec::new()); ways.len()];
-    for _ in 0..COUNTS {
+    for round in 0..COUNTS {
         for ((bed, to), (rates, costs)) in ways.iter().zip(&mut counts) {
-            let (rate, cost) = on(bed, || count_once(*to))?;
+            let (rate, cost) = on(bed, || count_once(turn(to, round)))?;
             rates.push(rate);
             costs.push(cost);
         }

@@ -14,8 +14,11 @@ use crate::bed::Bed;
 use crate::objects::{self, ENDPOINT_PORT, SERVICE_PORT};
 use crate::packets::{self, Felt};
 
-/// The Service that traffic goes through, beside those of the shape.
+/// The first of the Services that traffic goes through, beside those of the shape. Their names lie evenly between those
+/// of the others: who looks for a Service in a list finds one after few steps and another one after many.
 pub const SERVICE: u32 = 900_000;
+/// How many there are. Each count takes another one.
+pub const SERVICES: u32 = 15;
 /// Ports of the Service and of its endpoints that take streams.
 const STREAMS: (u16, u16) = (81, 8081);
 /// Ports that take datagrams.
@@ -32,14 +35,22 @@ const DATAGRAM: usize = 64;
 /// Only a failure waits for so long.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// One way through the node, or around all Services.
-#[derive(Clone, Copy, Debug)]
+/// One way through the node, or around all Services: an address of each Service, or of its endpoint.
+#[derive(Clone, Debug)]
 pub struct Way {
+    addresses: Vec<Ipv4Addr>,
     /// Where connections are opened.
-    pub connections: SocketAddr,
-    streams: SocketAddr,
+    connections: u16,
+    streams: u16,
     /// `None` for who forwards none.
-    datagrams: Option<SocketAddr>,
+    datagrams: Option<u16>,
+}
+
+impl Way {
+    /// The address and this port that the `round`th count takes.
+    fn at(&self, round: usize, port: u16) -> SocketAddr {
+        (self.addresses[round % self.addresses.len()], port).into()
+    }
 }
 
 /// What one way is worth.
@@ -56,32 +67,40 @@ pub struct Worth {
 /// The Service's TCP ports, with those of its endpoints.
 pub const TCP: [(u16, u16); 2] = [(SERVICE_PORT, ENDPOINT_PORT), STREAMS];
 
-/// Around all Services, and through [`SERVICE`], without datagrams for who forwards none.
+/// The Services that traffic goes through.
+pub fn services() -> impl Iterator<Item = u32> {
+    SERVICE..SERVICE + SERVICES
+}
+
+/// Around all Services, and through those of [`services`], without datagrams for who forwards none.
 pub fn ways(datagrams: bool) -> [Way; 2] {
-    let to = |address: Ipv4Addr, port: u16| datagrams.then_some((address, port).into());
-    let (endpoint, vip) = (objects::replacement(SERVICE), objects::cluster_ip(SERVICE));
     [
         Way {
-            connections: (endpoint, ENDPOINT_PORT).into(),
-            streams: (endpoint, STREAMS.1).into(),
-            datagrams: to(endpoint, DATAGRAMS.1),
+            addresses: services().map(objects::replacement).collect(),
+            connections: ENDPOINT_PORT,
+            streams: STREAMS.1,
+            datagrams: datagrams.then_some(DATAGRAMS.1),
         },
         Way {
-            connections: (vip, SERVICE_PORT).into(),
-            streams: (vip, STREAMS.0).into(),
-            datagrams: to(vip, DATAGRAMS.0),
+            addresses: services().map(objects::cluster_ip).collect(),
+            connections: SERVICE_PORT,
+            streams: STREAMS.0,
+            datagrams: datagrams.then_some(DATAGRAMS.0),
         },
     ]
 }
 
-/// The Service and its EndpointSlice for the API.
-pub fn objects() -> [Value; 2] {
-    let mut service = objects::service(SERVICE);
+/// One of the Services and its EndpointSlice for the API, which has `others` beside.
+pub fn objects(number: u32, others: u32) -> [Value; 2] {
+    let before = (number - SERVICE) * others / SERVICES + others / SERVICES / 2;
+    let name = format!("{}-traffic", objects::name(before));
+    let mut service = objects::service(number);
     let ports = [
         ("http", "TCP", SERVICE_PORT, ENDPOINT_PORT),
         ("streams", "TCP", STREAMS.0, STREAMS.1),
         ("datagrams", "UDP", DATAGRAMS.0, DATAGRAMS.1),
     ];
+    service["metadata"]["name"] = json!(name);
     service["spec"]["ports"] = ports
         .iter()
         .map(|(name, protocol, port, target)| {
@@ -92,7 +111,8 @@ pub fn objects() -> [Value; 2] {
         services: 1,
         endpoints: 1,
     };
-    let mut slice = shape.slice(SERVICE, Some(objects::replacement(SERVICE)));
+    let mut slice = shape.slice(number, Some(objects::replacement(number)));
+    slice["metadata"]["labels"]["kubernetes.io/service-name"] = json!(name);
     slice["ports"] = ports
         .iter()
         .map(|(name, protocol, _, port)| json!({"name": name, "protocol": protocol, "port": port}))
@@ -147,15 +167,21 @@ fn swallow(mut stream: TcpStream) {
 
 /// Measures all ways of all beds, taking turns.
 pub fn measure(ways: &[(&Bed, &Sinks, Way)]) -> Result<Vec<Worth>, String> {
+    let connections = |way: &Way| -> Vec<SocketAddr> {
+        let all = 0..way.addresses.len();
+        all.map(|round| way.at(round, way.connections)).collect()
+    };
     let connections: Vec<packets::Way<'_>> = ways
         .iter()
-        .map(|(bed, _, way)| (*bed, way.connections))
+        .map(|(bed, _, way)| (*bed, connections(way)))
         .collect();
     let felt = packets::measure(&connections)?;
     let mut counts = vec![[const { Vec::new() }; 3]; ways.len()];
-    for _ in 0..COUNTS {
+    for round in 0..COUNTS {
+        // Evenly over all of them.
+        let round = round * SERVICES as usize / COUNTS;
         for ((bed, sinks, way), counts) in ways.iter().zip(&mut counts) {
-            let measured = bed.client.run(|| pass(way, sinks));
+            let measured = bed.client.run(|| pass(way, round, sinks));
             let measured = measured.map_err(|e| e.to_string())??;
             counts
                 .iter_mut()
@@ -175,9 +201,10 @@ pub fn measure(ways: &[(&Bed, &Sinks, Way)]) -> Result<Vec<Worth>, String> {
 }
 
 /// What passes one way in a second: one stream, many, and datagrams.
-fn pass(way: &Way, sinks: &Sinks) -> Result<[Option<f64>; 3], String> {
-    let [one, many] = [1, MANY].map(|streams| pour(way.streams, streams));
-    let datagrams = way.datagrams.map(|to| shower(to, sinks)).transpose()?;
+fn pass(way: &Way, round: usize, sinks: &Sinks) -> Result<[Option<f64>; 3], String> {
+    let [one, many] = [1, MANY].map(|streams| pour(way.at(round, way.streams), streams));
+    let datagrams = way.datagrams.map(|port| way.at(round, port));
+    let datagrams = datagrams.map(|to| shower(to, sinks)).transpose()?;
     Ok([Some(one?), Some(many?), datagrams])
 }
 
