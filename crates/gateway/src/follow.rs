@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   watch Ingresses, IngressClasses, Services, Secrets ─┐
-//!   watch EndpointSlices ───────────────────────────────┴─▶ World ──▶ Followed { Live, Routing }
+//!   watch EndpointSlices ──▶ reflect::Tracker ─Snapshot─┴─▶ World ──▶ Followed { Live, Routing }
 //! ```
 //!
 //! Nothing is said before every kind has been listed fully, and what a new listing does not name is gone (law 9).
@@ -16,11 +16,12 @@ use kube::{Api, Client, Resource};
 use portolan_k8s::watch::{Event, Filter, watch};
 use portolan_k8s::wire::networking::{Ingress, IngressClass};
 use portolan_k8s::wire::{EndpointSlice, Secret, Service};
+use portolan_reflect::Tracker;
 use tokio::sync::watch as channel;
 
-use crate::endpoints::endpoints;
 use crate::ingress::{Objects, Options, Routing, build};
 use crate::problem::{ObjectName, Problem};
+use crate::roster::Rosters;
 use crate::server::{CertificateError, Certificates, Identity, Live};
 
 /// Events that are taken in before something is published, when they come faster than they are taken in:
@@ -68,14 +69,16 @@ struct Listing {
 pub struct World {
     options: Options,
     objects: Objects,
-    slices: BTreeMap<ObjectName, Arc<EndpointSlice>>,
-    listings: [Listing; 5],
+    /// Services with their endpoints.
+    tracker: Tracker,
+    rosters: Rosters,
+    listings: [Listing; 4],
+    are_slices_listed: bool,
     /// Identities by Secret, so that only what has changed is read again.
     identities: BTreeMap<ObjectName, (Arc<Secret>, Result<Identity, CertificateError>)>,
     /// Shown for names that have no certificate.
     other: Identity,
     has_new_objects: bool,
-    has_new_slices: bool,
     last: Option<Followed>,
 }
 
@@ -85,44 +88,56 @@ impl World {
         World {
             options,
             objects: Objects::default(),
-            slices: BTreeMap::new(),
+            tracker: Tracker::of_no_node(),
+            rosters: Rosters::default(),
             listings: Default::default(),
+            are_slices_listed: false,
             identities: BTreeMap::new(),
             other,
             has_new_objects: true,
-            has_new_slices: true,
             last: None,
         }
     }
 
     /// Takes in an event.
     pub fn take(&mut self, news: News) {
-        let [ingresses, classes, services, secrets, slices] = &mut self.listings;
+        let [ingresses, classes, services, secrets] = &mut self.listings;
         self.has_new_objects |= !matches!(news, News::Slice(_));
-        self.has_new_slices |= matches!(news, News::Slice(_));
         match news {
             News::Ingress(event) => take(&mut self.objects.ingresses, ingresses, event),
             News::Class(event) => take(&mut self.objects.classes, classes, event),
-            News::Service(event) => take(&mut self.objects.services, services, *event),
+            News::Service(event) => {
+                self.tracker.service((*event).clone());
+                take(&mut self.objects.services, services, *event);
+            }
             News::Secret(event) => take(&mut self.objects.secrets, secrets, event),
-            News::Slice(event) => take(&mut self.slices, slices, event),
+            News::Slice(event) => {
+                self.are_slices_listed |= matches!(event, Event::InitDone);
+                self.tracker.slice(event);
+            }
         }
     }
 
     /// What there is to serve, once: `None` when nothing has changed since the last call, or when not every kind has
     /// been listed yet.
     pub fn followed(&mut self) -> Option<Followed> {
-        let complete = self.listings.iter().all(|listing| listing.is_complete);
-        if !complete || !(self.has_new_objects || self.has_new_slices) {
+        let listed = self.listings.iter().all(|listing| listing.is_complete);
+        if !(listed && self.are_slices_listed) {
             return None;
+        }
+        let reflection = self.tracker.reflect();
+        if reflection.is_none() && !self.has_new_objects {
+            return None;
+        }
+        if let Some(reflection) = reflection {
+            self.rosters.follow(&reflection.snapshot);
         }
         let mut followed = match self.last.take() {
             Some(last) if !self.has_new_objects => last,
             _ => self.rebuilt(),
         };
-        followed.live.endpoints = Arc::new(endpoints(&self.slices));
+        followed.live.endpoints = self.rosters.clone();
         self.has_new_objects = false;
-        self.has_new_slices = false;
         self.last = Some(followed.clone());
         Some(followed)
     }
@@ -135,7 +150,7 @@ impl World {
         Followed {
             live: Live {
                 table: Arc::clone(&routing.table),
-                endpoints: Arc::default(),
+                endpoints: Rosters::default(),
                 certificates: Arc::new(certificates),
             },
             routing: Arc::new(routing),

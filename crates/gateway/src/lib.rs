@@ -2,29 +2,29 @@
 //!
 //! ```text
 //!   watches ─▶ World ─▶ ingress::build (pure) ─▶ Table, certificates, Problems ─┐
-//!                       endpoints (pure) ───────────────────────────────────────┴─▶ Live ─▶ server
+//!                       reflect ─▶ Snapshot ─▶ Rosters (pure) ──────────────────┴─▶ Live ─▶ server
 //!   request: host, path, method, headers ─▶ Table::find ─▶ Target { backends, filters } ─▶ an endpoint
 //! ```
 //!
 //! The route model ([`Route`], [`Target`]) is not Ingress' own: Gateway API can be turned into the same values. A
 //! [`Table`] is never changed: another one takes its place as a whole.
 
-mod endpoints;
 mod follow;
 mod host;
 pub mod ingress;
 mod path;
 mod problem;
+mod roster;
 mod route;
 pub mod server;
 mod status;
 mod table;
 
-pub use endpoints::endpoints;
 pub use follow::{Followed, News, World, follow};
 pub use host::{HOST_BYTES_MAX, Host, HostError, request_host};
 pub use path::{PathError, normalize};
 pub use problem::{ObjectName, Problem};
+pub use roster::{Roster, Rosters};
 pub use route::{
     Backend, Conditions, Destination, Filter, HostClaim, Origin, PathMatch, Pattern,
     REGEX_BYTES_MAX, Rank, Request, Route, Target,

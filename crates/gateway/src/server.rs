@@ -8,24 +8,25 @@
 //! Nothing is shared between threads but [`Live`]: no request waits for another thread.
 
 mod answer;
+mod body;
 mod certificate;
 mod connection;
+mod filters;
 mod headers;
 mod limits;
 mod request;
 mod upstream;
 
-use std::collections::HashMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use arc_swap::ArcSwap;
-use portolan_model::PortKey;
 use socket2::{Domain, Socket, Type};
 use tokio_util::sync::CancellationToken;
 
+use crate::roster::Rosters;
 use crate::table::Table;
 
 pub use certificate::{CertificateError, Certificates, Identity};
@@ -36,7 +37,7 @@ pub struct Live {
     /// Where requests go.
     pub table: Arc<Table>,
     /// Who stands behind each Service port.
-    pub endpoints: Arc<HashMap<PortKey, Arc<[SocketAddr]>>>,
+    pub endpoints: Rosters,
     /// What clients of TLS are shown.
     pub certificates: Arc<Certificates>,
 }

@@ -119,25 +119,45 @@ impl Lists {
             .iter()
             .filter(|e| Family::of(e.address.ip()) == family)
             .collect();
-        let ready: Vec<&'a Endpoint> = all.iter().copied().filter(|e| e.ready).collect();
-        let draining = |e: &&Endpoint| e.serving && e.terminating;
-        let cluster = match ready.is_empty() {
-            false => near(node, &ready),
-            true => answering(all.iter().copied().filter(draining).collect()),
+        let cluster = match serving(&all) {
+            Serving::Ready(ready) => near(node, &ready),
+            Serving::Leaving(leaving) => answering(leaving),
         };
-        let here = |list: &[&'a Endpoint]| -> Vec<&'a Endpoint> {
-            list.iter().copied().filter(|e| e.local).collect()
-        };
-        let local_ready = here(&ready);
-        let local = match local_ready.is_empty() {
-            false => local_ready,
-            true => here(&all).into_iter().filter(draining).collect(),
-        };
+        let here: Vec<&'a Endpoint> = all.iter().copied().filter(|e| e.local).collect();
+        let (Serving::Ready(local) | Serving::Leaving(local)) = serving(&here);
         Lists {
             cluster: choices(&cluster),
             local: choices(&answering(local)),
         }
     }
+}
+
+/// Who serves, out of a list of endpoints.
+enum Serving<'a> {
+    /// The ready ones; at least one.
+    Ready(Vec<&'a Endpoint>),
+    /// Nobody is ready: those that still serve while they terminate (KEP-1669), if any.
+    Leaving(Vec<&'a Endpoint>),
+}
+
+fn serving<'a>(all: &[&'a Endpoint]) -> Serving<'a> {
+    let of = |serves: &dyn Fn(&Endpoint) -> bool| -> Vec<&'a Endpoint> {
+        all.iter().copied().filter(|e| serves(e)).collect()
+    };
+    let ready = of(&|e| e.ready);
+    match ready.is_empty() {
+        false => Serving::Ready(ready),
+        true => Serving::Leaving(of(&|e| e.serving && e.terminating)),
+    }
+}
+
+/// The endpoints for somebody who sends requests and not packets, such as the gateway: it stands nowhere in particular,
+/// so that of all rules those about readiness, termination, ejection and weights hold, and those about places do not
+/// (R-REQUEST-1). Of both families.
+pub fn upstreams(port: &ServicePort) -> Choices {
+    let all: Vec<&Endpoint> = port.endpoints.iter().collect();
+    let (Serving::Ready(list) | Serving::Leaving(list)) = serving(&all);
+    choices(&answering(list))
 }
 
 /// Without the ejected ones (R-HEALTH-1), unless nobody were left: then it stays as it is (R-HEALTH-2).

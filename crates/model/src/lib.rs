@@ -38,7 +38,7 @@ pub mod sync;
 
 pub use backend::{ApplyError, Backend, Target};
 pub use balance::{Balance, Choices};
-pub use decide::{Action, Treatment, decide};
+pub use decide::{Action, Treatment, decide, upstreams};
 pub use door::Doors;
 pub use name::{Families, Family, PortKey, Protocol, ServiceName};
 pub use node::{LocalPods, NodeFacts};

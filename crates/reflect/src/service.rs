@@ -20,21 +20,24 @@ const AFFINITY_TIMEOUT_SECONDS: i64 = 10_800;
 /// What of a Service matters.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct ServiceFacts {
-    /// Its ports, with no endpoints; none for a Service that is not proxied (headless, ExternalName).
+    /// Its ports, with no endpoints; none for a Service that is not proxied (ExternalName, and headless ones unless they
+    /// are wanted).
     pub(crate) ports: Vec<ServicePort>,
     /// What could not be understood.
     pub(crate) problems: Vec<Problem>,
 }
 
-/// Reads a Service.
+/// Reads a Service; a headless one has ports for those only who want them.
 pub(crate) fn facts(
     name: &ServiceName,
     names: &mut Names,
     service: &wire::Service,
+    with_headless: bool,
 ) -> ServiceFacts {
     let mut reader = Reader {
         name,
         names,
+        with_headless,
         facts: ServiceFacts::default(),
     };
     reader.read(service);
@@ -44,18 +47,23 @@ pub(crate) fn facts(
 struct Reader<'a> {
     name: &'a ServiceName,
     names: &'a mut Names,
+    with_headless: bool,
     facts: ServiceFacts,
 }
 
 impl Reader<'_> {
     fn read(&mut self, service: &wire::Service) {
         let spec = &service.spec;
-        let given = given_cluster_ips(spec);
+        let mut given = given_cluster_ips(spec);
         let headless = given
             .first()
             .is_none_or(|ip| ip.is_empty() || *ip == "None");
-        if spec.r#type.as_deref() == Some("ExternalName") || headless {
+        let is_left_out = headless && !self.with_headless;
+        if spec.r#type.as_deref() == Some("ExternalName") || is_left_out {
             return;
+        }
+        if headless {
+            given.clear();
         }
         let cluster_ips = self.addresses("spec.clusterIPs", &given);
         let families = families(spec, &cluster_ips);

@@ -41,10 +41,10 @@ pub(crate) fn service_of(slice: &wire::EndpointSlice) -> Option<&str> {
     Some(name.as_str()).filter(|name| !name.is_empty())
 }
 
-/// Reads a slice of `service`, as seen from the node `node`.
+/// Reads a slice of `service`, as seen from the node `node`, if from any.
 pub(crate) fn facts(
     service: &ServiceName,
-    node: &str,
+    node: Option<&str>,
     names: &mut Names,
     slice: &wire::EndpointSlice,
 ) -> SliceFacts {
@@ -160,7 +160,7 @@ fn port_of(names: &mut Names, port: &wire::EndpointPort) -> Result<SlicePort, St
 }
 
 fn endpoint_of(
-    node: &str,
+    node: Option<&str>,
     ip: IpAddr,
     names: &mut Names,
     endpoint: &wire::Endpoint,
@@ -181,7 +181,7 @@ fn endpoint_of(
     };
     Endpoint {
         address: SocketAddr::new(ip, 0),
-        local: endpoint.node_name.as_deref() == Some(node),
+        local: node.is_some() && endpoint.node_name.as_deref() == node,
         ready,
         serving: conditions.serving.unwrap_or(ready),
         terminating: conditions.terminating.unwrap_or(false),

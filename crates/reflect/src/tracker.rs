@@ -40,7 +40,8 @@ pub struct Reflection {
 /// Wire objects in, [`Reflection`]s out; synchronous and pure.
 #[derive(Debug)]
 pub struct Tracker {
-    options: NodeOptions,
+    /// The node whose view it is; `None` for somebody who stands nowhere in particular.
+    options: Option<NodeOptions>,
     interfaces: BTreeSet<IpAddr>,
     node: Option<wire::Node>,
     names: Names,
@@ -88,6 +89,7 @@ const NODES: usize = 2;
 impl Tracker {
     /// Knows nothing yet. `interfaces` may be empty: then the Node object says which addresses the node has.
     pub fn new(options: NodeOptions, interfaces: BTreeSet<IpAddr>) -> Self {
+        let options = Some(options);
         Tracker {
             options,
             interfaces,
@@ -104,6 +106,33 @@ impl Tracker {
         }
     }
 
+    /// For somebody who sends requests to Services from nowhere in particular, such as the gateway: no endpoint is
+    /// local, no Node is waited for, and headless Services are there, too, with endpoints and without addresses.
+    pub fn of_no_node() -> Self {
+        let listing = [
+            Listing::default(),
+            Listing::default(),
+            Listing {
+                complete: true,
+                named: None,
+            },
+        ];
+        Tracker {
+            options: None,
+            interfaces: BTreeSet::new(),
+            node: None,
+            names: Names::default(),
+            services: HashMap::new(),
+            slices: HashMap::new(),
+            snapshot: Snapshot::default(),
+            problems: Problems::default(),
+            triggered: None,
+            dirty: HashSet::new(),
+            dirty_node: true,
+            listing,
+        }
+    }
+
     /// The addresses of the node's interfaces have changed.
     pub fn set_interfaces(&mut self, interfaces: BTreeSet<IpAddr>) {
         self.dirty_node |= self.interfaces != interfaces;
@@ -112,6 +141,7 @@ impl Tracker {
 
     /// The operator has decided anew; the node's name stays.
     pub fn set_options(&mut self, options: NodeOptions) {
+        let options = Some(options);
         self.dirty_node |= self.options != options;
         self.options = options;
     }
@@ -167,14 +197,14 @@ impl Tracker {
         match event {
             Event::Init => self.begin(NODES),
             Event::Apply(node) | Event::InitApply(node) => {
-                if node.metadata.name.as_deref() == Some(self.options.name.as_str()) {
+                if self.is_own(&node) {
                     let name = name_of(&mut self.names, &node.metadata);
                     self.listing[NODES].name(&name);
                     self.set_node(Some(node));
                 }
             }
             Event::Delete(node) => {
-                if node.metadata.name.as_deref() == Some(self.options.name.as_str()) {
+                if self.is_own(&node) {
                     self.set_node(None);
                 }
             }
@@ -194,8 +224,10 @@ impl Tracker {
             return None;
         }
         if self.dirty_node {
-            let facts = node::facts(&self.options, self.node.as_ref(), &self.interfaces)?;
-            self.snapshot.set_node(facts);
+            if let Some(options) = &self.options {
+                let facts = node::facts(options, self.node.as_ref(), &self.interfaces)?;
+                self.snapshot.set_node(facts);
+            }
             self.dirty_node = false;
         }
         let mut dirty: Vec<ServiceName> = std::mem::take(&mut self.dirty).into_iter().collect();
@@ -208,6 +240,11 @@ impl Tracker {
             received: None,
             node_eligible: self.node.as_ref().is_none_or(node::is_eligible),
         })
+    }
+
+    fn is_own(&self, node: &wire::Node) -> bool {
+        let own = self.options.as_ref().map(|options| options.name.as_str());
+        own.is_some() && node.metadata.name.as_deref() == own
     }
 
     fn begin(&mut self, kind: usize) {
@@ -230,7 +267,7 @@ impl Tracker {
         let name = name_of(&mut self.names, &service.metadata);
         let name = self.known(name);
         self.listing[SERVICES].name(&name);
-        let facts = service::facts(&name, &mut self.names, service);
+        let facts = service::facts(&name, &mut self.names, service, self.options.is_none());
         let tracked = self.services.entry(name.clone()).or_default();
         let before = tracked.ports.as_deref();
         if before.is_some_and(|before| same(before, &facts.ports))
@@ -275,7 +312,8 @@ impl Tracker {
             self.remove_slice(&slice_name);
         }
         self.note_trigger(slice);
-        let facts = slice::facts(&service, &self.options.name, &mut self.names, slice);
+        let node = self.options.as_ref().map(|options| options.name.as_str());
+        let facts = slice::facts(&service, node, &mut self.names, slice);
         let tracked = self.services.entry(service.clone()).or_default();
         match tracked.find(&slice_name.name) {
             Ok(at) if tracked.slices[at].1 == facts => return,

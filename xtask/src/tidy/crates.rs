@@ -13,7 +13,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("kernel", &["dataplane", "model"]),
     ("relay", &["model"]),
     ("dns", &["model"]),
-    ("gateway", &["k8s", "model"]),
+    ("gateway", &["k8s", "model", "reflect"]),
     ("announce", &["kernel", "model"]),
     ("cni", &["kernel", "model"]),
     ("apiserver", &["k8s"]),

@@ -1,5 +1,6 @@
 //! Events in any order become what is served.
 
+use portolan_model::{PortKey, Protocol};
 use serde_json::{Value, json};
 
 use super::*;
@@ -74,11 +75,9 @@ fn listed(world: &mut World) {
 }
 
 fn endpoints_of(followed: &Followed) -> Vec<String> {
-    let all = followed
-        .live
-        .endpoints
-        .values()
-        .flat_map(|addresses| addresses.iter());
+    let key = PortKey::new("shop", "web", "", Protocol::Tcp);
+    let roster = followed.live.endpoints.get(&key).unwrap();
+    let all = roster.choices.addresses.iter();
     all.map(ToString::to_string).collect()
 }
 

@@ -1,13 +1,10 @@
 //! Answers that are the gateway's own. They say what has happened in a word, and nothing about the cluster.
 
-use bytes::Bytes;
 use http::header::{CONTENT_TYPE, LOCATION, SERVER};
 use http::{HeaderValue, Response, StatusCode};
-use http_body_util::{Either, Full};
-use hyper::body::Incoming;
+use http_body_util::Full;
 
-/// The body of an answer: an endpoint's, or our own.
-pub(super) type Body = Either<Incoming, Full<Bytes>>;
+use super::body::Body;
 
 /// The name that answers have in `Server` where an endpoint gives none.
 pub(super) const SERVER_NAME: HeaderValue = HeaderValue::from_static("portolan");
@@ -16,7 +13,7 @@ pub(super) const SERVER_NAME: HeaderValue = HeaderValue::from_static("portolan")
 pub(super) fn plain(status: StatusCode) -> Response<Body> {
     let words = status.canonical_reason().unwrap_or_default();
     let text = format!("{} {words}\n", status.as_u16());
-    let mut answer = Response::new(Either::Right(Full::new(text.into())));
+    let mut answer = Response::new(Body::Own(Full::new(text.into())));
     *answer.status_mut() = status;
     let headers = answer.headers_mut();
     headers.insert(

@@ -105,7 +105,7 @@ async fn forget(shared: Rc<Shared>) {
         let live = shared.worker.live.load();
         shared
             .upstream
-            .forget(|key| live.endpoints.contains_key(key));
+            .forget(|key| live.endpoints.get(key).is_some());
     }
 }
 
@@ -217,7 +217,7 @@ async fn answer(
     shared: Rc<Shared>,
     peer: Peer,
     request: Request<Incoming>,
-) -> Result<http::Response<super::answer::Body>, Infallible> {
+) -> Result<http::Response<super::body::Body>, Infallible> {
     // A request keeps what was live when it came, however long it takes.
     let live = shared.worker.live.load_full();
     Ok(handle(&live, &shared.upstream, peer, request).await)

@@ -6,23 +6,22 @@ use std::rc::Rc;
 
 use http::header::{HOST, SERVER};
 use http::uri::PathAndQuery;
-use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
-use http_body_util::Either;
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use portolan_model::PortKey;
 
 use super::Live;
-use super::answer::{self, Body};
+use super::answer;
+use super::body::{Body, Upload};
+use super::filters::{self, Exchange, Step};
 use super::headers::{self, Client};
 use super::limits::HEAD_BYTES_MAX;
-use super::upstream::{Failure, Upload, Upstream};
+use super::upstream::{Failure, Upstream};
 use crate::host::request_host;
 use crate::path::normalize;
-use crate::route::{self, Destination, Filter, Target};
-
-/// Paths that certificate authorities ask for without TLS (RFC 8555 section 8.3).
-const ACME: &str = "/.well-known/acme-challenge/";
+use crate::route::{self, Destination};
 
 /// The connection that a request comes by.
 #[derive(Clone, Copy)]
@@ -112,7 +111,7 @@ async fn go(
     upstream: &Rc<Upstream>,
     peer: Peer,
     place: &Place,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
 ) -> Result<Response<Body>, StatusCode> {
     let host = request_host(&place.host).unwrap_or(Cow::Borrowed(""));
     let found = live.table.find(&route::Request {
@@ -123,24 +122,43 @@ async fn go(
         headers: request.headers(),
     });
     let target = found.ok_or(StatusCode::NOT_FOUND)?;
-    if let Some(answer) = redirect(target, peer, &host, &place.path, request.uri()) {
-        return Ok(answer);
-    }
-    match target.choose(fastrand::u64(..)) {
+    let exchange = Exchange {
+        target,
+        peer: &peer,
+        host: &host,
+        path: &place.path,
+    };
+    let wanted = wanted_upgrade(&mut request);
+    let mut request = request.map(Body::Passed);
+    let after = match filters::before(&exchange, &mut request).await {
+        Step::On(after) => after,
+        Step::Done(answer) => return Ok(answer),
+    };
+    let answer = match filters::choose(&exchange, &request) {
         Some(Destination::Port(key)) => {
-            let endpoints = live
-                .endpoints
-                .get(key)
-                .map(|all| &**all)
-                .unwrap_or_default();
-            let (request, client_upgrade) = outgoing(request, peer, &place.host)?;
-            let answer = upstream.send(key, endpoints, request).await;
-            answer
-                .map(|answer| incoming(answer, client_upgrade))
-                .map_err(status_of)
+            let request = outgoing(request, peer, &place.host, wanted.as_ref())?;
+            forward(live, upstream, key, request, wanted).await
         }
-        Some(Destination::Broken(status)) => Err(*status),
-        None => Err(StatusCode::INTERNAL_SERVER_ERROR),
+        Some(Destination::Broken(status)) => answer::plain(*status),
+        None => answer::plain(StatusCode::INTERNAL_SERVER_ERROR),
+    };
+    Ok(after.apply(&exchange, answer).await)
+}
+
+/// Sends a request to an endpoint of a Service port.
+async fn forward(
+    live: &Live,
+    upstream: &Rc<Upstream>,
+    key: &PortKey,
+    request: Request<Upload>,
+    wanted: Option<Wanted>,
+) -> Response<Body> {
+    let roster = live.endpoints.get(key);
+    let endpoints = roster.map(|roster| &*roster.choices.addresses);
+    let endpoints = endpoints.unwrap_or_default();
+    match upstream.send(key, endpoints, request).await {
+        Ok(answer) => incoming(answer, wanted.map(|wanted| wanted.client)),
+        Err(failure) => answer::plain(status_of(failure)),
     }
 }
 
@@ -152,42 +170,29 @@ fn status_of(failure: Failure) -> StatusCode {
     }
 }
 
-/// The answer of the filters, if one of them has one.
-fn redirect(
-    target: &Target,
-    peer: Peer,
-    host: &str,
-    path: &str,
-    uri: &Uri,
-) -> Option<Response<Body>> {
-    let wanted = target.filters.iter().find_map(|filter| match filter {
-        Filter::RequireTls(status) => (!peer.tls && !path.starts_with(ACME)).then_some(*status),
-    });
-    let status = wanted?;
-    // Without a host there is nowhere to send the client to.
-    if host.is_empty() {
-        return Some(answer::plain(StatusCode::BAD_REQUEST));
-    }
-    let rest = uri.path_and_query().map_or("/", PathAndQuery::as_str);
-    let location = match peer.https_port {
-        443 => format!("https://{host}{rest}"),
-        port => format!("https://{host}:{port}{rest}"),
-    };
-    Some(answer::redirect(status, &location))
+/// What a request asks its connection to become, and the client's half of it.
+struct Wanted {
+    to: HeaderValue,
+    client: OnUpgrade,
 }
 
-/// The request as its endpoint gets it, and the client's half of an upgrade that it asks for.
+/// Only HTTP/1.1 has upgrades.
+fn wanted_upgrade(request: &mut Request<Incoming>) -> Option<Wanted> {
+    if request.version() != Version::HTTP_11 {
+        return None;
+    }
+    let to = headers::upgrade(request.headers())?;
+    let client = hyper::upgrade::on(request);
+    Some(Wanted { to, client })
+}
+
+/// The request as its endpoint gets it.
 fn outgoing(
-    request: Request<Incoming>,
+    request: Request<Body>,
     peer: Peer,
     host: &str,
-) -> Result<(Request<Upload>, Option<OnUpgrade>), StatusCode> {
-    let mut request = request;
-    let wanted = match request.version() {
-        Version::HTTP_11 => headers::upgrade(request.headers()),
-        _ => None,
-    };
-    let upgrade = wanted.is_some().then(|| hyper::upgrade::on(&mut request));
+    wanted: Option<&Wanted>,
+) -> Result<Request<Upload>, StatusCode> {
     let (mut parts, body) = request.into_parts();
     let client = Client {
         ip: peer.client.ip(),
@@ -196,13 +201,13 @@ fn outgoing(
         host,
     };
     headers::forward(&mut parts.headers, &client);
-    if let Some(to) = &wanted {
-        headers::ask_upgrade(&mut parts.headers, to);
+    if let Some(wanted) = wanted {
+        headers::ask_upgrade(&mut parts.headers, &wanted.to);
     }
     let rest = parts.uri.path_and_query().map_or("/", PathAndQuery::as_str);
     parts.uri = rest.parse().map_err(|_| StatusCode::BAD_REQUEST)?;
     parts.version = Version::HTTP_11;
-    Ok((Request::from_parts(parts, Upload::new(body)), upgrade))
+    Ok(Request::from_parts(parts, Upload::new(body)))
 }
 
 /// The answer as the client gets it. Where the endpoint agrees to an upgrade, bytes go to and fro from then on.
@@ -226,7 +231,7 @@ fn incoming(mut answer: Response<Incoming>, client: Option<OnUpgrade>) -> Respon
         .entry(SERVER)
         .or_insert(answer::SERVER_NAME);
     *answer.version_mut() = Version::HTTP_11;
-    answer.map(Either::Left)
+    answer.map(Body::Passed)
 }
 
 /// Carries the bytes of an upgraded connection until both sides are done.

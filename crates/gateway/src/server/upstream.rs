@@ -3,20 +3,18 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::{Request, Response};
-use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use portolan_model::PortKey;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
+use super::body::Upload;
 use super::limits::{
     ANSWER_TIMEOUT, CONNECT_TIMEOUT, IDLE_ALL_MAX, IDLE_LOOK, IDLE_MAX, IDLE_TIMEOUT, TRIES_MAX,
 };
@@ -30,46 +28,6 @@ pub(super) enum Failure {
     Broken,
     /// The one that was chosen does not answer.
     Silent,
-}
-
-/// The body of a request. It tells when the client has sent something, so that an endpoint is not blamed for a client
-/// that takes its time.
-pub(super) struct Upload {
-    inner: Incoming,
-    moved: Rc<Cell<Instant>>,
-}
-
-impl Upload {
-    pub(super) fn new(inner: Incoming) -> Upload {
-        Upload {
-            inner,
-            moved: Rc::new(Cell::new(Instant::now())),
-        }
-    }
-}
-
-impl Body for Upload {
-    type Data = Bytes;
-    type Error = hyper::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let polled = Pin::new(&mut self.inner).poll_frame(cx);
-        if polled.is_ready() {
-            self.moved.set(Instant::now());
-        }
-        polled
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
-    }
 }
 
 /// The connections of a thread.
@@ -193,7 +151,7 @@ impl Upstream {
         mut sender: SendRequest<Upload>,
         request: Request<Upload>,
     ) -> Result<Response<Incoming>, (Failure, Option<Request<Upload>>)> {
-        let moved = Rc::clone(&request.body().moved);
+        let moved = request.body().moved();
         moved.set(Instant::now());
         let answer = answered(sender.try_send_request(request), &moved).await;
         let answer = answer.ok_or((Failure::Silent, None))?;

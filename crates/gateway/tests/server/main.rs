@@ -9,14 +9,13 @@ mod backend;
 mod malformed;
 mod traffic;
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::process::Command;
 use std::sync::Arc;
 
 use portolan_gateway::ingress::{Objects, Options, build};
 use portolan_gateway::server::{Certificates, Config, Identity, Live, Server};
-use portolan_gateway::{Host, ObjectName};
+use portolan_gateway::{Host, ObjectName, Roster, Rosters};
 use portolan_k8s::wire::Service;
 use portolan_k8s::wire::networking::{Ingress, IngressClass};
 use portolan_model::{PortKey, Protocol};
@@ -60,7 +59,7 @@ fn live(rules: Value, endpoints: &[SocketAddr]) -> Live {
     let key = PortKey::new("shop", "web", "", Protocol::Tcp);
     Live {
         table: build(&objects, &Options::default()).table,
-        endpoints: Arc::new(HashMap::from([(key, endpoints.into())])),
+        endpoints: Rosters::of([(key, Roster::of(endpoints.iter().copied()))]),
         certificates: Arc::default(),
     }
 }

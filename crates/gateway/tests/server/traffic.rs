@@ -112,7 +112,8 @@ fn not_more_than_three_endpoints_are_tried() {
         .unwrap()
         .local_addr()
         .unwrap();
-    let mut endpoints = vec![closed; 5];
+    let closed_ones = (11..=15_u8).map(|last| SocketAddr::from(([127, 0, 0, last], closed.port())));
+    let mut endpoints: Vec<SocketAddr> = closed_ones.collect();
     endpoints.push(backend.address);
     let server = serve(1);
     server.swap(live(json!([all_of("")]), &endpoints));

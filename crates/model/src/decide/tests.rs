@@ -56,3 +56,38 @@ fn sources_are_in_order_and_each_once() {
     let wanted = ["192.168.0.0/24", "198.51.100.1/32", "203.0.113.0/24"].map(net);
     assert_eq!(sources, Some(wanted.to_vec()));
 }
+
+/// What is sent by requests goes by readiness alone: no policy, family or hint narrows it down.
+#[test]
+fn requests_go_to_whoever_is_ready_and_else_to_whoever_still_serves() {
+    let at = |text: &str| Endpoint::ready(text.parse().unwrap());
+    let leaving = |text: &str| Endpoint {
+        ready: false,
+        terminating: true,
+        ..at(text)
+    };
+    let not_serving = |text: &str| Endpoint {
+        serving: false,
+        ..leaving(text)
+    };
+    let of = |endpoints: Vec<Endpoint>| -> Vec<String> {
+        let port = ServicePort {
+            internal_policy: TrafficPolicy::Local,
+            external_policy: TrafficPolicy::Local,
+            endpoints: endpoints.into(),
+            ..web()
+        };
+        let found = upstreams(&port);
+        found.addresses.iter().map(|a| a.to_string()).collect()
+    };
+    let (v4, v6) = ("10.1.0.10:80", "[fd00:10:1::2]:80");
+    assert_eq!(of(vec![at(v4), leaving("10.1.0.11:80"), at(v6)]), [v4, v6]);
+    assert_eq!(of(vec![leaving(v4), not_serving("10.1.0.11:80")]), [v4]);
+    let ejected = |text: &str| Endpoint {
+        ejected: true,
+        ..at(text)
+    };
+    assert_eq!(of(vec![ejected("10.1.0.11:80"), at(v4)]), [v4]);
+    assert_eq!(of(vec![ejected(v4)]), [v4], "rather that one than nobody");
+    assert!(of(vec![]).is_empty());
+}

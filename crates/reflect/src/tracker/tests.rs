@@ -205,7 +205,7 @@ fn the_node_is_what_its_object_says() {
             {"type": "InternalIP", "address": "192.168.0.11"}, {"type": "InternalIP", "address": "fd00:192:168::11"}]}}))
     .unwrap();
     let mut tracker = begun();
-    tracker.options.detect_local = DetectLocal::NodeCidr;
+    tracker.options.as_mut().unwrap().detect_local = DetectLocal::NodeCidr;
     tracker = listed(tracker);
     assert!(
         tracker.reflect().is_none(),
@@ -237,7 +237,7 @@ fn what_the_operator_decides_anew_holds() {
     let options = NodeOptions {
         node_port_addresses: NodePortAddresses::within(ranges),
         masquerade_all: true,
-        ..tracker.options.clone()
+        ..tracker.options.clone().unwrap()
     };
     tracker.set_options(options.clone());
     let told = tracker.reflect().unwrap();
@@ -442,4 +442,39 @@ fn a_bad_annotation_is_told_and_random_is_used() {
     assert_eq!(port.balance, portolan_model::Balance::Random);
     assert_eq!(problems.len(), 1, "{problems:?}");
     assert!(problems[0].message.contains("least-conn"));
+}
+
+/// Somebody on no node waits for no Node, has no endpoint of its own, and sees headless Services.
+#[test]
+fn somebody_on_no_node_sees_headless_services() {
+    let mut tracker = Tracker::of_no_node();
+    let headless = service(
+        "web",
+        json!({"clusterIP": "None", "clusterIPs": ["None"], "ports": [{"name": "http", "port": 80}]}),
+    );
+    tracker.service(Event::Apply(headless.clone()));
+    tracker.service(Event::InitDone);
+    assert!(tracker.reflect().is_none(), "slices have not been listed");
+    tracker.slice(Event::Apply(slice(
+        "web-1",
+        "web",
+        8080,
+        json!([{"addresses": ["10.1.0.2"], "nodeName": "n1"}, {"addresses": ["10.1.0.3"]}]),
+    )));
+    tracker.slice(Event::InitDone);
+    let told = tracker.reflect().unwrap();
+    let port = told.snapshot.ports().next().unwrap();
+    assert!(port.wanted().is_empty(), "it has no address");
+    let endpoints: Vec<(String, bool)> = port
+        .endpoints
+        .iter()
+        .map(|e| (e.address.to_string(), e.local))
+        .collect();
+    let expected = ["10.1.0.2:8080", "10.1.0.3:8080"];
+    assert_eq!(endpoints, expected.map(|at| (at.to_owned(), false)));
+    let (port, _) = port_of(web("172.30.0.1"), vec![]);
+    assert_eq!(port.cluster_ips.len(), 1);
+    let mut on_a_node = begun();
+    on_a_node.service(Event::InitApply(headless));
+    assert!(listed(on_a_node).reflect().unwrap().snapshot.is_empty());
 }

@@ -52,7 +52,8 @@ fn line(live: &Live, row: &Row) -> [String; 6] {
     let to = row.target.choose(0);
     let (backend, endpoints) = match to {
         Some(Destination::Port(key)) => {
-            let count = live.endpoints.get(key).map_or(0, |all| all.len());
+            let count = live.endpoints.get(key);
+            let count = count.map_or(0, |roster| roster.choices.addresses.len());
             (key.to_string(), count.to_string())
         }
         Some(Destination::Broken(status)) => {
