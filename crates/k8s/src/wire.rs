@@ -8,12 +8,14 @@ use std::collections::BTreeMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use serde::{Deserialize, Deserializer};
 
+mod config_map;
 mod names;
 pub mod networking;
 mod resource;
 mod secret;
 mod slice;
 
+pub use config_map::ConfigMap;
 pub use names::{Namespace, Pod, PodIp, PodSpec, PodStatus, ServiceImport, ServiceImportSpec};
 pub use secret::Secret;
 pub use slice::{Conditions, Endpoint, EndpointPort, EndpointSlice, ForName, Hints, TargetRef};

@@ -7,7 +7,7 @@ use k8s_openapi::{ClusterResourceScope, NamespaceResourceScope};
 use kube::Resource;
 
 use super::networking::{Ingress, IngressClass};
-use super::{EndpointSlice, Namespace, Node, Pod, Secret, Service, ServiceImport};
+use super::{ConfigMap, EndpointSlice, Namespace, Node, Pod, Secret, Service, ServiceImport};
 
 impl Resource for Service {
     type DynamicType = ();
@@ -172,6 +172,35 @@ impl Resource for Secret {
 
     fn plural(_: &()) -> Cow<'_, str> {
         "secrets".into()
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.metadata
+    }
+}
+
+impl Resource for ConfigMap {
+    type DynamicType = ();
+    type Scope = NamespaceResourceScope;
+
+    fn kind(_: &()) -> Cow<'_, str> {
+        "ConfigMap".into()
+    }
+
+    fn group(_: &()) -> Cow<'_, str> {
+        "".into()
+    }
+
+    fn version(_: &()) -> Cow<'_, str> {
+        "v1".into()
+    }
+
+    fn plural(_: &()) -> Cow<'_, str> {
+        "configmaps".into()
     }
 
     fn meta(&self) -> &ObjectMeta {
