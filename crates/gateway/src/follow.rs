@@ -1,7 +1,7 @@
 //! Follows the objects of an API, and makes from them what the server serves by.
 //!
 //! ```text
-//!   watch Ingresses, IngressClasses, Services, Secrets ─┐
+//!   watch Ingresses, classes, Services, Secrets, maps ──┐
 //!   watch EndpointSlices ──▶ reflect::Tracker ─Snapshot─┴─▶ World ──▶ Followed { Live, Routing }
 //! ```
 //!
@@ -15,7 +15,7 @@ use futures::{FutureExt, Stream, StreamExt, stream};
 use kube::{Api, Client, Resource};
 use portolan_k8s::watch::{Event, Filter, watch};
 use portolan_k8s::wire::networking::{Ingress, IngressClass};
-use portolan_k8s::wire::{EndpointSlice, Secret, Service};
+use portolan_k8s::wire::{ConfigMap, EndpointSlice, Secret, Service};
 use portolan_reflect::Tracker;
 use tokio::sync::watch as channel;
 
@@ -28,8 +28,14 @@ use crate::server::{CertificateError, Certificates, Identity, Live};
 /// more would let a flood of events keep the server waiting.
 const BURST_MAX: usize = 4096;
 
-/// Only Secrets of this type are read.
+/// Secrets of this type hold certificates.
 const TLS_SECRETS: &str = "type=kubernetes.io/tls";
+
+/// Secrets of this type may hold passwords (`auth-secret`).
+const OPAQUE_SECRETS: &str = "type=Opaque";
+
+/// ConfigMaps with this label may hold headers of answers (`custom-headers`).
+const HEADER_MAPS: &str = "portolan.dev/response-headers=true";
 
 /// What has become of the objects.
 #[derive(Clone, Debug)]
@@ -55,6 +61,12 @@ pub enum News {
     Slice(Event<EndpointSlice>),
     /// About Secrets of type `kubernetes.io/tls`.
     Secret(Event<Secret>),
+    /// About Secrets of type `Opaque`.
+    Opaque(Event<Secret>),
+    /// About ConfigMaps with headers of answers.
+    HeaderMap(Event<ConfigMap>),
+    /// About the operator's ConfigMap.
+    Config(Event<ConfigMap>),
 }
 
 /// How far the listing of one kind is.
@@ -63,6 +75,8 @@ struct Listing {
     is_complete: bool,
     /// What the listing that is under way has named.
     named: BTreeSet<ObjectName>,
+    /// What is there because of this listing: others may bring objects of the same kind.
+    known: BTreeSet<ObjectName>,
 }
 
 /// All objects, and what was made of them last.
@@ -72,7 +86,7 @@ pub struct World {
     /// Services with their endpoints.
     tracker: Tracker,
     rosters: Rosters,
-    listings: [Listing; 4],
+    listings: [Listing; 7],
     are_slices_listed: bool,
     /// Identities by Secret, so that only what has changed is read again.
     identities: BTreeMap<ObjectName, (Arc<Secret>, Result<Identity, CertificateError>)>,
@@ -85,12 +99,15 @@ pub struct World {
 impl World {
     /// Knows nothing yet. `other` is shown for names that have no certificate.
     pub fn new(options: Options, other: Identity) -> World {
+        let mut listings: [Listing; 7] = Default::default();
+        // Without a ConfigMap, nothing is listed.
+        listings[6].is_complete = options.config.is_none();
         World {
             options,
             objects: Objects::default(),
             tracker: Tracker::of_no_node(),
             rosters: Rosters::default(),
-            listings: Default::default(),
+            listings,
             are_slices_listed: false,
             identities: BTreeMap::new(),
             other,
@@ -101,7 +118,15 @@ impl World {
 
     /// Takes in an event.
     pub fn take(&mut self, news: News) {
-        let [ingresses, classes, services, secrets] = &mut self.listings;
+        let [
+            ingresses,
+            classes,
+            services,
+            secrets,
+            opaque,
+            header_maps,
+            config,
+        ] = &mut self.listings;
         self.has_new_objects |= !matches!(news, News::Slice(_));
         match news {
             News::Ingress(event) => take(&mut self.objects.ingresses, ingresses, event),
@@ -111,6 +136,9 @@ impl World {
                 take(&mut self.objects.services, services, *event);
             }
             News::Secret(event) => take(&mut self.objects.secrets, secrets, event),
+            News::Opaque(event) => take(&mut self.objects.secrets, opaque, event),
+            News::HeaderMap(event) => take(&mut self.objects.config_maps, header_maps, event),
+            News::Config(event) => take(&mut self.objects.config_maps, config, event),
             News::Slice(event) => {
                 self.are_slices_listed |= matches!(event, Event::InitDone);
                 self.tracker.slice(event);
@@ -211,22 +239,34 @@ fn take<K: Resource>(
         Event::InitApply(object) => {
             let name = ObjectName::of(object.meta());
             listing.named.insert(name.clone());
+            listing.known.insert(name.clone());
             all.insert(name, Arc::new(object));
         }
         Event::InitDone => {
             let named = std::mem::take(&mut listing.named);
-            all.retain(|name, _| named.contains(name));
+            for gone in listing.known.difference(&named) {
+                all.remove(gone);
+            }
+            listing.known = named;
             listing.is_complete = true;
         }
-        Event::Apply(object) => drop(all.insert(ObjectName::of(object.meta()), Arc::new(object))),
-        Event::Delete(object) => drop(all.remove(&ObjectName::of(object.meta()))),
+        Event::Apply(object) => {
+            let name = ObjectName::of(object.meta());
+            listing.known.insert(name.clone());
+            all.insert(name, Arc::new(object));
+        }
+        Event::Delete(object) => {
+            let name = ObjectName::of(object.meta());
+            listing.known.remove(&name);
+            all.remove(&name);
+        }
     }
 }
 
 /// Watches for ever, and sends what is to be served after each burst of events; the channel holds `None` until every
 /// kind has been listed once. Ends when nobody listens any more.
 pub async fn follow(client: Client, mut world: World, publish: channel::Sender<Option<Followed>>) {
-    let mut news = Box::pin(news(client));
+    let mut news = Box::pin(news(client, world.options.config.as_ref()));
     loop {
         let first = tokio::select! {
             first = news.next() => first,
@@ -248,13 +288,30 @@ pub async fn follow(client: Client, mut world: World, publish: channel::Sender<O
     }
 }
 
-fn news(client: Client) -> impl Stream<Item = News> + Send {
+fn news(client: Client, config: Option<&ObjectName>) -> impl Stream<Item = News> + Send + use<> {
     let all = Filter::default();
     let tls = Filter {
         fields: TLS_SECRETS,
         ..all
     };
-    stream::select_all([
+    let opaque = Filter {
+        fields: OPAQUE_SECRETS,
+        ..all
+    };
+    let header_maps = Filter {
+        labels: HEADER_MAPS,
+        ..all
+    };
+    let config = config.map(|name| {
+        let fields = format!("metadata.name={}", name.name);
+        let one = Filter {
+            fields: &fields,
+            ..all
+        };
+        let api = Api::<ConfigMap>::namespaced(client.clone(), &name.namespace);
+        watch(api, one).map(News::Config).boxed()
+    });
+    let others = [
         watch(Api::<Ingress>::all(client.clone()), all)
             .map(News::Ingress)
             .boxed(),
@@ -267,10 +324,17 @@ fn news(client: Client) -> impl Stream<Item = News> + Send {
         watch(Api::<Secret>::all(client.clone()), tls)
             .map(News::Secret)
             .boxed(),
+        watch(Api::<Secret>::all(client.clone()), opaque)
+            .map(News::Opaque)
+            .boxed(),
+        watch(Api::<ConfigMap>::all(client.clone()), header_maps)
+            .map(News::HeaderMap)
+            .boxed(),
         watch(Api::<EndpointSlice>::all(client), all)
             .map(News::Slice)
             .boxed(),
-    ])
+    ];
+    stream::select_all(others.into_iter().chain(config))
 }
 
 #[cfg(test)]

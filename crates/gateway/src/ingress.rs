@@ -7,20 +7,24 @@
 mod annotation;
 mod backend;
 mod class;
+mod extras;
 mod rules;
 mod tls;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use http::StatusCode;
 use portolan_k8s::wire::networking::{Ingress, IngressClass};
-use portolan_k8s::wire::{Secret, Service};
+use portolan_k8s::wire::{ConfigMap, Secret, Service};
 
+use crate::host::Host;
+use crate::policy::Policy;
 use crate::problem::{ObjectName, Problem};
 use crate::route::{Backend, Destination, HostClaim, Origin, Rank, Route, Target};
 use crate::table::{Lost, Table};
 
+pub use annotation::{Note, Standing};
 pub use class::{CONTROLLER, Ignored};
 pub use tls::Certificate;
 
@@ -33,8 +37,10 @@ pub struct Objects {
     pub classes: BTreeMap<ObjectName, Arc<IngressClass>>,
     /// All Services.
     pub services: BTreeMap<ObjectName, Arc<Service>>,
-    /// The Secrets of type `kubernetes.io/tls`, and those of other types that Ingresses name.
+    /// The Secrets of type `kubernetes.io/tls`, and those with passwords.
     pub secrets: BTreeMap<ObjectName, Arc<Secret>>,
+    /// The operator's ConfigMap, and those with headers of answers.
+    pub config_maps: BTreeMap<ObjectName, Arc<ConfigMap>>,
 }
 
 /// What an operator may choose.
@@ -48,6 +54,10 @@ pub struct Options {
     pub without_class: bool,
     /// A Service, and the name or number of its port, for requests that nothing else is there for.
     pub default_backend: Option<(ObjectName, String)>,
+    /// Whether what the specification leaves open, or forbids, is done as ingress-nginx did (docs/gateway.md).
+    pub is_compatible: bool,
+    /// A ConfigMap with keys of ingress-nginx.
+    pub config: Option<ObjectName>,
 }
 
 impl Default for Options {
@@ -57,6 +67,8 @@ impl Default for Options {
             class_names: vec!["portolan".to_owned()],
             without_class: false,
             default_backend: None,
+            is_compatible: false,
+            config: None,
         }
     }
 }
@@ -74,13 +86,17 @@ pub struct Routing {
     pub ignored: Vec<Ignored>,
     /// What cannot be carried out, in order.
     pub problems: Vec<Problem>,
+    /// What is said of each annotation of each Ingress that is ours.
+    pub notes: Vec<(ObjectName, Note)>,
 }
 
 /// Makes the routes of all Ingresses that are ours. The same objects give the same routes.
 pub fn build(objects: &Objects, options: &Options) -> Routing {
     let sorted = class::sort(objects, options);
-    let mut build = Build::new(objects);
+    let mut build = Build::new(objects, options);
     build.problems = sorted.problems;
+    build.config_problems();
+    build.regex_hosts = build.hosts_with_expressions(&sorted.ours);
     for ingress in &sorted.ours {
         build.ingress(ingress);
     }
@@ -92,6 +108,18 @@ pub fn build(objects: &Objects, options: &Options) -> Routing {
 /// What has been made so far.
 struct Build<'a> {
     objects: &'a Objects,
+    options: &'a Options,
+    config: BTreeMap<String, String>,
+    /// Hosts all of whose paths are expressions, because one Ingress has said so: only where the gateway does as
+    /// ingress-nginx did.
+    regex_hosts: BTreeSet<Host>,
+    /// Canaries by host and path.
+    canaries: Vec<extras::Waiting>,
+    /// Hosts that redirect to another one, unless somebody has rules for them.
+    www: Vec<Route>,
+    /// Redirects to a path with a slash at its end, unless somebody has rules for the one without.
+    slashes: Vec<Route>,
+    notes: Vec<(ObjectName, Note)>,
     routes: Vec<Route>,
     claims: Vec<HostClaim>,
     /// Default backends of whole Ingresses; those of Ingresses without rules are asked first.
@@ -101,9 +129,21 @@ struct Build<'a> {
 }
 
 impl<'a> Build<'a> {
-    fn new(objects: &'a Objects) -> Self {
+    fn new(objects: &'a Objects, options: &'a Options) -> Self {
+        let config = options
+            .config
+            .as_ref()
+            .and_then(|name| objects.config_maps.get(name));
+        let config = config.and_then(|map| map.data.clone()).unwrap_or_default();
         Build {
             objects,
+            options,
+            config,
+            regex_hosts: BTreeSet::new(),
+            canaries: Vec::new(),
+            www: Vec::new(),
+            slashes: Vec::new(),
+            notes: Vec::new(),
             routes: Vec::new(),
             claims: Vec::new(),
             fallbacks: Vec::new(),
@@ -112,7 +152,14 @@ impl<'a> Build<'a> {
         }
     }
 
-    fn finish(self, options: &Options, served: Vec<ObjectName>, ignored: Vec<Ignored>) -> Routing {
+    fn finish(
+        mut self,
+        options: &Options,
+        served: Vec<ObjectName>,
+        ignored: Vec<Ignored>,
+    ) -> Routing {
+        self.add_canaries();
+        self.add_redirects();
         let mut problems = self.problems;
         let mut fallbacks = self.fallbacks;
         fallbacks.sort_by(|(a, _), (b, _)| a.cmp(b));
@@ -121,7 +168,8 @@ impl<'a> Build<'a> {
             .map(|((has_rules, _), target)| (has_rules, target));
         let first = fallbacks.next().map(|(_, target)| target);
         let last = || options_target(self.objects, options);
-        let (table, lost) = Table::compile(self.routes, self.claims, first.or_else(last));
+        let (mut table, lost) = Table::compile(self.routes, self.claims, first.or_else(last));
+        table.is_resolving = options.is_compatible;
         problems.extend(lost.into_iter().map(not_reached));
         problems.extend(fallbacks.map(|(has_rules, target)| taken(has_rules, &target)));
         let (certificates, more) = tls::settle(self.certificates);
@@ -134,6 +182,7 @@ impl<'a> Build<'a> {
             served,
             ignored,
             problems,
+            notes: self.notes,
         }
     }
 }
@@ -187,13 +236,13 @@ fn options_target(objects: &Objects, options: &Options) -> Option<Arc<Target>> {
         object: service.clone(),
         field: "--default-backend".to_owned(),
     };
-    Some(Arc::new(target(origin, to, Vec::new())))
+    Some(Arc::new(target(origin, to, Policy::default())))
 }
 
-fn target(origin: Origin, to: Destination, filters: Vec<crate::route::Filter>) -> Target {
+fn target(origin: Origin, to: Destination, policy: Policy) -> Target {
     Target {
         origin,
-        filters,
+        policy: Arc::new(policy),
         backends: vec![Backend { to, weight: 1 }],
     }
 }

@@ -13,6 +13,7 @@ mod follow;
 mod host;
 pub mod ingress;
 mod path;
+pub mod policy;
 mod problem;
 mod roster;
 mod route;
@@ -26,8 +27,8 @@ pub use path::{PathError, normalize};
 pub use problem::{ObjectName, Problem};
 pub use roster::{Roster, Rosters};
 pub use route::{
-    Backend, Conditions, Destination, Filter, HostClaim, Origin, PathMatch, Pattern,
-    REGEX_BYTES_MAX, Rank, Request, Route, Target,
+    Backend, Conditions, Destination, HostClaim, Origin, PathMatch, Pattern, REGEX_BYTES_MAX, Rank,
+    Request, Route, Target,
 };
 pub use status::{StatusChange, apply_status, status_changes};
 pub use table::{Lost, Row, Table};

@@ -51,6 +51,35 @@ pub fn normalize(path: &str) -> Result<Cow<'_, str>, PathError> {
     }
 }
 
+/// The path without elements `.` and `..`, and with one slash where there are several, as nginx has it before it looks
+/// for a location. `None` when nothing is to be done; an error when it leads above its root.
+pub(crate) fn resolved(path: &str) -> Result<Option<String>, PathError> {
+    let decoded = match path.contains('%') {
+        true => Cow::Owned(decoded(path)?),
+        false => Cow::Borrowed(path),
+    };
+    let inner = decoded.strip_prefix('/').ok_or(PathError::Relative)?;
+    let is_odd = |element: &str| matches!(element, "" | "." | "..");
+    let body = inner.strip_suffix('/').unwrap_or(inner);
+    if inner.is_empty() || !body.split('/').any(is_odd) {
+        return Ok(None);
+    }
+    let mut kept: Vec<&str> = Vec::new();
+    for element in inner.split('/') {
+        match element {
+            "" | "." => {}
+            ".." => drop(kept.pop().ok_or(PathError::Dots)?),
+            _ => kept.push(element),
+        }
+    }
+    let last = inner.rsplit('/').next().unwrap_or_default();
+    let end = match is_odd(last) && !kept.is_empty() {
+        true => "/",
+        false => "",
+    };
+    Ok(Some(format!("/{}{end}", kept.join("/"))))
+}
+
 /// Decodes what needs no encoding (RFC 3986 section 2.3), and writes other hexadecimal digits as capitals.
 fn decoded(path: &str) -> Result<String, PathError> {
     let mut parts = path.split('%');
@@ -152,5 +181,27 @@ mod tests {
         assert_eq!(of("/a/b/"), ["a", "b"]);
         assert_eq!(of("/a//b"), ["a", "", "b"]);
         assert_eq!(of("//"), [""]);
+    }
+
+    #[test]
+    fn odd_elements_are_resolved() {
+        let cases = [
+            ("/a//b", "/a/b"),
+            ("//a", "/a"),
+            ("/a/./b/../c", "/a/c"),
+            ("/a/..", "/"),
+            ("/a/b/..", "/a/"),
+            ("/a/%2e%2e/b/", "/b/"),
+            ("/a//", "/a/"),
+        ];
+        for (path, expected) in cases {
+            assert_eq!(resolved(path), Ok(Some(expected.into())), "{path}");
+        }
+        for fine in ["/", "/a", "/a/", "/a/b%2Fc", "/a.b/..c"] {
+            assert_eq!(resolved(fine), Ok(None), "{fine}");
+        }
+        for above in ["/..", "/a/../.."] {
+            assert_eq!(resolved(above), Err(PathError::Dots), "{above}");
+        }
     }
 }

@@ -9,6 +9,7 @@ use portolan_model::PortKey;
 use regex::{Regex, RegexBuilder};
 
 use crate::host::Host;
+use crate::policy::Policy;
 use crate::problem::ObjectName;
 
 /// Largest compiled regular expression, in bytes. Expressions that people write for paths need a hundredth of it; one
@@ -49,7 +50,7 @@ pub enum PathMatch {
     Exact(String),
     /// Every path that begins with the same elements; a slash at the end of either does not count.
     Prefix(String),
-    /// Every path that begins with what this expression matches.
+    /// Every path that this expression is for.
     Regex(Pattern),
 }
 
@@ -63,23 +64,30 @@ impl PathMatch {
     }
 }
 
-/// A regular expression for the beginning of a path. It takes time linear in the length of the path, whatever it is.
+/// A regular expression for paths. It takes time linear in the length of the path, whatever it is.
 #[derive(Clone, Debug)]
 pub struct Pattern {
     text: String,
+    is_loose: bool,
     regex: Regex,
 }
 
 impl Pattern {
-    /// Compiles `text`; letters of any case match as those of ingress-nginx do. The error is in words.
-    pub fn new(text: &str) -> Result<Pattern, String> {
-        let regex = RegexBuilder::new(&format!("^(?:{text})"))
-            .case_insensitive(true)
+    /// Compiles `text`. A loose one is for every path that begins with what it matches, and case does not matter, as
+    /// with ingress-nginx; any other one is for whole paths. The error is in words.
+    pub fn new(text: &str, is_loose: bool) -> Result<Pattern, String> {
+        let whole = match is_loose {
+            true => format!("^(?:{text})"),
+            false => format!("^(?:{text})$"),
+        };
+        let regex = RegexBuilder::new(&whole)
+            .case_insensitive(is_loose)
             .size_limit(REGEX_BYTES_MAX)
             .build()
             .map_err(|error| error.to_string())?;
         Ok(Pattern {
             text: text.to_owned(),
+            is_loose,
             regex,
         })
     }
@@ -89,17 +97,33 @@ impl Pattern {
         &self.text
     }
 
-    /// Whether `path` begins with it.
+    /// Whether it is for `path`.
     pub fn matches(&self, path: &str) -> bool {
         self.regex.is_match(path)
+    }
+
+    /// The whole match and what its groups have matched; empty for a group that has no part in it.
+    pub fn captures<'p>(&self, path: &'p str) -> Option<Vec<&'p str>> {
+        let found = self.regex.captures(path)?;
+        let groups = found
+            .iter()
+            .map(|group| group.map_or("", |group| group.as_str()));
+        Some(groups.collect())
+    }
+
+    /// How many groups it has.
+    pub fn groups(&self) -> usize {
+        self.regex.captures_len() - 1
     }
 }
 
 impl PartialEq for Pattern {
     fn eq(&self, other: &Self) -> bool {
-        self.text == other.text
+        self.text == other.text && self.is_loose == other.is_loose
     }
 }
+
+impl Eq for Pattern {}
 
 /// What must hold besides host and path; all of it. Empty holds always.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -204,8 +228,8 @@ pub struct Rank {
 pub struct Target {
     /// Where it is written.
     pub origin: Origin,
-    /// Done before anything else, in this order.
-    pub filters: Vec<Filter>,
+    /// What is done to requests before, and to answers after.
+    pub policy: Arc<Policy>,
     /// Who may get the request.
     pub backends: Vec<Backend>,
 }
@@ -243,14 +267,6 @@ impl std::fmt::Display for Origin {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} {} {}", self.kind, self.object, self.field)
     }
-}
-
-/// Something that is done to a request before it goes to a backend.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Filter {
-    /// A request without TLS is sent to the same place with TLS, by this status. Challenges of ACME (RFC 8555
-    /// section 8.3) come without TLS, and go on.
-    RequireTls(StatusCode),
 }
 
 /// Somebody who may get a request.
@@ -339,7 +355,7 @@ mod tests {
         };
         let target = |backends| Target {
             origin: origin.clone(),
-            filters: vec![],
+            policy: Arc::default(),
             backends,
         };
         let three = target(vec![backend(501, 1), backend(502, 0), backend(503, 3)]);
@@ -353,12 +369,21 @@ mod tests {
     }
 
     #[test]
-    fn expressions_match_beginnings_and_are_not_too_large() {
-        let pattern = Pattern::new("/api/v[0-9]+|/b$").unwrap();
-        assert!(pattern.matches("/API/v12/x") && pattern.matches("/b"));
-        assert!(!pattern.matches("/x/api/v1") && !pattern.matches("/b/c"));
-        assert!(Pattern::new("/(").is_err());
-        let error = Pattern::new("(a{1000}){1000}").unwrap_err();
+    fn expressions_match_whole_paths_or_beginnings_and_are_not_too_large() {
+        let loose = Pattern::new("/api/v[0-9]+|/b$", true).unwrap();
+        assert!(loose.matches("/API/v12/x") && loose.matches("/b"));
+        assert!(!loose.matches("/x/api/v1") && !loose.matches("/b/c"));
+        let whole = Pattern::new("/api/v[0-9]+|/b", false).unwrap();
+        assert!(whole.matches("/api/v12") && whole.matches("/b"));
+        assert!(
+            !whole.matches("/API/v12") && !whole.matches("/api/v12/x") && !whole.matches("/b/c")
+        );
+        assert!(whole != Pattern::new("/api/v[0-9]+|/b", true).unwrap());
+        let groups = Pattern::new("/a(/x)?/(.*)", false).unwrap();
+        assert_eq!(groups.captures("/a/b/c").unwrap(), ["/a/b/c", "", "b/c"]);
+        assert_eq!((groups.captures("/z"), groups.groups()), (None, 2));
+        assert!(Pattern::new("/(", true).is_err());
+        let error = Pattern::new("(a{1000}){1000}", true).unwrap_err();
         assert!(error.contains("size limit"), "{error}");
     }
 }

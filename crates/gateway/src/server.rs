@@ -121,12 +121,14 @@ impl Server {
                 false => server.http.push(address),
             }
         }
+        let common = Arc::default();
         for entrances in entrances {
             let worker = connection::Worker {
                 live: Arc::clone(&server.live),
                 acceptor: acceptor.clone(),
                 stop: server.stop.clone(),
                 https_port: config.https_port,
+                common: Arc::clone(&common),
             };
             let thread = std::thread::Builder::new().name("gateway".to_owned());
             let thread = thread

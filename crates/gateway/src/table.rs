@@ -26,6 +26,8 @@ pub struct Table {
     wildcard: HashMap<Box<str>, Site>,
     any: Option<Box<Site>>,
     fallback: Option<Arc<Target>>,
+    /// Whether paths of requests are resolved before they are looked up, instead of refused.
+    pub(crate) is_resolving: bool,
 }
 
 /// All that is routed under one host.

@@ -65,6 +65,8 @@ fn listed(world: &mut World) {
         News::Secret(Event::Init),
         News::Secret(Event::InitApply(secret(chain, key))),
         News::Secret(Event::InitDone),
+        News::Opaque(Event::InitDone),
+        News::HeaderMap(Event::InitDone),
         News::Slice(Event::Init),
         News::Slice(Event::InitApply(slice("10.1.0.2"))),
     ] {

@@ -1,78 +1,111 @@
-//! Annotations of Ingresses. Three of ingress-nginx are carried out; every other one of its prefix, or of ours, is told
-//! as a Problem: an annotation that is passed over in silence is a setting that somebody believes to be in force.
+//! Annotations of Ingresses: those of ingress-nginx, read into [`Settings`], and what is said of each.
+//!
+//! ```text
+//!   annotations, ConfigMap ─▶ Reader ─▶ one module for each group ─▶ Settings { policy, … } and a Note for each annotation
+//! ```
+//!
+//! No annotation is passed over in silence, since that would be a setting which somebody believes to be in force. One
+//! that restricts access and cannot be carried out closes the routes of its Ingress.
+
+mod access;
+mod auth;
+mod canary;
+mod catalog;
+mod paths;
+mod reader;
+mod traffic;
 
 use std::collections::BTreeMap;
 
+use crate::host::Host;
+use crate::policy::{Policy, Template};
+use crate::problem::ObjectName;
+
+pub(super) use auth::Wanted;
+pub(super) use canary::CanaryRule;
+pub use catalog::Standing;
+pub(super) use reader::Reader;
+
 /// Prefix of the annotations of ingress-nginx.
-const NGINX: &str = "nginx.ingress.kubernetes.io/";
+pub(super) const NGINX: &str = "nginx.ingress.kubernetes.io/";
 /// Prefix of our own; there are none for Ingresses.
 const OURS: &str = "portolan.dev/";
 
-/// What annotations say.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What is said of one annotation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Note {
+    /// The annotation with its prefix, or a key of the ConfigMap.
+    pub name: String,
+    /// Its value.
+    pub value: String,
+    /// Whether it is carried out.
+    pub standing: Standing,
+    /// What differs, or what is wrong and what to do: whole sentences; empty if it is carried out as it was.
+    pub words: String,
+    /// Event reason.
+    pub reason: &'static str,
+}
+
+/// What annotations say. Everything that depends on a path, a backend or a Secret is not in `policy` yet.
+#[derive(Clone, Debug, Default)]
 pub(super) struct Settings {
+    /// What holds for all paths.
+    pub(super) policy: Policy,
     /// `ssl-redirect`: hosts with a certificate send requests without TLS to where there is TLS.
     pub(super) tls_redirect: bool,
     /// `force-ssl-redirect`: all hosts do, because somebody in front ends TLS.
     pub(super) force_tls_redirect: bool,
+    /// `http-redirect-code` of the ConfigMap.
+    pub(super) redirect_status: http::StatusCode,
     /// `use-regex`: paths of type ImplementationSpecific are regular expressions.
     pub(super) regex: bool,
+    /// `rewrite-target`.
+    pub(super) rewrite: Option<Template>,
+    /// `app-root`.
+    pub(super) app_root: Option<Template>,
+    /// `from-to-www-redirect`.
+    pub(super) www: bool,
+    /// `server-alias`.
+    pub(super) aliases: Vec<Host>,
+    /// `canary`: the Ingress is one.
+    pub(super) canary: Option<CanaryRule>,
+    /// `auth-type: basic`.
+    pub(super) login: Option<Wanted>,
+    /// `default-backend`, and `custom-http-errors`.
+    pub(super) stand_in: (Option<String>, Vec<http::StatusCode>),
+    /// `custom-headers`: a ConfigMap.
+    pub(super) header_map: Option<ObjectName>,
 }
 
-/// Reads the annotations of an Ingress; every Problem with its reason.
+/// Reads the annotations of an Ingress in `namespace`, with the operator's ConfigMap for what they do not say.
 pub(super) fn settings(
+    namespace: &str,
+    name: &str,
     annotations: Option<&BTreeMap<String, String>>,
-) -> (Settings, Vec<(&'static str, String)>) {
-    let mut settings = Settings {
-        tls_redirect: true,
-        force_tls_redirect: false,
-        regex: false,
-    };
-    let mut problems = Vec::new();
-    let mut unknown = Vec::new();
-    for (key, value) in annotations.into_iter().flatten() {
-        let name = match (key.strip_prefix(NGINX), key.starts_with(OURS)) {
-            (Some(name), _) => name,
-            (None, true) => "",
-            (None, false) => continue,
-        };
-        let flag = match name {
-            "ssl-redirect" => &mut settings.tls_redirect,
-            "force-ssl-redirect" => &mut settings.force_tls_redirect,
-            "use-regex" => &mut settings.regex,
-            name if name.ends_with("-snippet") => {
-                problems.push(("SnippetRefused", refusal(key)));
-                continue;
-            }
-            _ => {
-                unknown.push(key.as_str());
-                continue;
-            }
-        };
-        match value.as_str() {
-            "true" => *flag = true,
-            "false" => *flag = false,
-            _ => problems.push((
-                "InvalidAnnotation",
-                format!("Annotation {key} is {value:?}, and must be \"true\" or \"false\"; it is left out."),
-            )),
-        }
-    }
-    if !unknown.is_empty() {
-        problems.push((
-            "AnnotationNotSupported",
-            format!(
-                "These annotations are not carried out: {}. Requests are served as if they were not there.",
-                unknown.join(", ")
-            ),
-        ));
-    }
-    (settings, problems)
+    config: &BTreeMap<String, String>,
+    is_compatible: bool,
+) -> (Settings, Vec<Note>) {
+    let none = BTreeMap::new();
+    let mut reader = Reader::new(annotations.unwrap_or(&none), config, is_compatible);
+    let settings = read(&mut reader, &ObjectName::new(namespace, name));
+    (settings, reader.finish())
 }
 
-fn refusal(key: &str) -> String {
-    format!(
-        "Annotation {key} is refused: it is text for the configuration of nginx, which the gateway does not have, and it \
-         gave whoever may write an Ingress all that nginx may do. Requests are served as if it were not there."
-    )
+/// What is said of the operator's ConfigMap.
+pub(super) fn config_notes(config: &BTreeMap<String, String>, is_compatible: bool) -> Vec<Note> {
+    let none = BTreeMap::new();
+    let mut reader = Reader::of_config(&none, config, is_compatible);
+    read(&mut reader, &ObjectName::default());
+    reader.finish_config()
+}
+
+fn read(reader: &mut Reader<'_>, of: &ObjectName) -> Settings {
+    let mut settings = Settings::default();
+    paths::read(reader, &mut settings);
+    access::read(reader, &mut settings, of);
+    auth::read(reader, &mut settings, of);
+    canary::read(reader, &mut settings);
+    traffic::read(reader, &mut settings, of);
+    settings.policy.closed |= reader.is_unsafe;
+    settings
 }

@@ -2,30 +2,28 @@
 
 use std::sync::Arc;
 
-use http::StatusCode;
 use portolan_k8s::wire::networking::{HttpIngressPath, Ingress, IngressBackend, IngressRule};
 
-use super::annotation::{self, Settings};
+use super::annotation::Settings;
 use super::{Build, backend, class, problem, target, tls};
 use crate::host::Host;
 use crate::path::normalize;
+use crate::policy::Policy;
 use crate::problem::ObjectName;
-use crate::route::{
-    Conditions, Filter, HostClaim, Origin, PathMatch, Pattern, Rank, Route, Target,
-};
+use crate::route::{Conditions, HostClaim, Origin, PathMatch, Pattern, Rank, Route, Target};
 
 /// What holds for a whole Ingress.
-struct Context<'a> {
-    name: ObjectName,
+pub(super) struct Context<'a> {
+    pub(super) name: ObjectName,
     created: i64,
     ingress: &'a Ingress,
-    settings: Settings,
+    pub(super) settings: Settings,
     /// Its default backend.
     fallback: Option<Arc<Target>>,
 }
 
 impl Context<'_> {
-    fn rank(&self, index: usize) -> Rank {
+    pub(super) fn rank(&self, index: usize) -> Rank {
         Rank {
             created: self.created,
             object: self.name.clone(),
@@ -33,7 +31,7 @@ impl Context<'_> {
         }
     }
 
-    fn origin(&self, field: String) -> Origin {
+    pub(super) fn origin(&self, field: String) -> Origin {
         Origin {
             kind: "Ingress",
             object: self.name.clone(),
@@ -41,12 +39,14 @@ impl Context<'_> {
         }
     }
 
-    /// ingress-nginx sends requests to TLS by 308 wherever a host has a certificate.
-    fn filters(&self, host: &Host) -> Vec<Filter> {
+    /// The policy of the paths of a host. ingress-nginx sends requests to TLS by 308 wherever a host has a certificate.
+    pub(super) fn policy(&self, host: &Host) -> Policy {
         let has_tls = self.settings.tls_redirect && tls::names(self.ingress, host);
         let wanted = has_tls || self.settings.force_tls_redirect;
-        let redirect = Filter::RequireTls(StatusCode::PERMANENT_REDIRECT);
-        wanted.then_some(redirect).into_iter().collect()
+        Policy {
+            require_tls: wanted.then_some(self.settings.redirect_status),
+            ..self.settings.policy.clone()
+        }
     }
 }
 
@@ -54,11 +54,7 @@ impl Build<'_> {
     /// Takes in an Ingress that is ours.
     pub(super) fn ingress(&mut self, ingress: &Ingress) {
         let name = ObjectName::of(&ingress.metadata);
-        let (settings, problems) = annotation::settings(ingress.metadata.annotations.as_ref());
-        let told = problems
-            .into_iter()
-            .map(|(reason, message)| problem(&name, reason, message));
-        self.problems.extend(told);
+        let settings = self.settings(ingress, &name);
         let mut context = Context {
             name,
             created: class::created(ingress),
@@ -67,14 +63,16 @@ impl Build<'_> {
             fallback: None,
         };
         let rules = ingress.spec.rules.as_deref().unwrap_or_default();
+        if context.settings.canary.is_some() {
+            return self.canary(&context, rules);
+        }
         if let Some(backend) = &ingress.spec.default_backend {
             let field = "spec.defaultBackend".to_owned();
-            let force = settings.force_tls_redirect;
-            let filters = match force {
-                true => context.filters(&Host::Any),
-                false => Vec::new(),
+            let policy = match context.settings.force_tls_redirect {
+                true => context.policy(&Host::Any),
+                false => context.settings.policy.clone(),
             };
-            let target = self.target(&context, field, backend, filters);
+            let target = self.target(&context, field, backend, policy);
             let order = (!rules.is_empty(), context.rank(0));
             self.fallbacks.push((order, Arc::clone(&target)));
             context.fallback = Some(target);
@@ -85,28 +83,42 @@ impl Build<'_> {
                 .push(problem(&context.name, "NothingToServe", message));
         }
         for (index, rule) in rules.iter().enumerate() {
-            self.rule(&context, index, rule);
+            for host in self.hosts(&context, index, rule) {
+                self.rule(&context, index, host, rule);
+            }
         }
         self.tls(ingress, &context.name, context.created);
     }
 
-    fn rule(&mut self, context: &Context<'_>, index: usize, rule: &IngressRule) {
-        let field = format!("spec.rules[{index}]");
+    /// The hosts of a rule: its own, and every alias.
+    fn hosts(&mut self, context: &Context<'_>, index: usize, rule: &IngressRule) -> Vec<Host> {
         let text = rule.host.as_deref().unwrap_or_default();
-        let host = match Host::parse(text) {
-            Ok(host) => host,
+        match Host::parse(text) {
+            Ok(host) => {
+                let mut hosts = vec![host];
+                hosts.extend(context.settings.aliases.iter().cloned());
+                hosts.dedup();
+                hosts
+            }
             Err(error) => {
-                let message = format!("{field}.host is {text:?}: {error}; the rule is left out.");
+                let message =
+                    format!("spec.rules[{index}].host is {text:?}: {error}; the rule is left out.");
                 self.problems
                     .push(problem(&context.name, "InvalidHost", message));
-                return;
+                Vec::new()
             }
-        };
+        }
+    }
+
+    fn rule(&mut self, context: &Context<'_>, index: usize, host: Host, rule: &IngressRule) {
+        let field = format!("spec.rules[{index}]");
         self.claims.push(HostClaim {
             host: host.clone(),
             fallback: context.fallback.clone(),
             rank: context.rank(index),
         });
+        self.app_root(context, &host, &field);
+        self.www(context, &host, &field);
         let paths = rule
             .http
             .iter()
@@ -118,7 +130,7 @@ impl Build<'_> {
     }
 
     fn path(&mut self, context: &Context<'_>, host: &Host, field: String, path: &HttpIngressPath) {
-        let matched = match path_match(path, context.settings.regex) {
+        let matched = match self.matched(context, host, path) {
             Ok(matched) => matched,
             Err(words) => {
                 let message = format!("{field}: {words}; the path is left out.");
@@ -132,11 +144,26 @@ impl Build<'_> {
             self.problems
                 .push(problem(&context.name, "LooksLikeRegex", message));
         }
-        let target = self.target(context, field, &path.backend, context.filters(host));
+        let mut policy = context.policy(host);
+        policy.rewrite = self.rewrite(context, &field, &matched);
+        self.stand_in(context, &path.backend, &mut policy);
+        let target = self.target(context, field, &path.backend, policy);
+        self.slash(context, host, &matched, &target);
+        self.push(context, host, matched, target);
+    }
+
+    /// Adds a route behind all that there are.
+    pub(super) fn push(
+        &mut self,
+        context: &Context<'_>,
+        host: &Host,
+        path: PathMatch,
+        target: Arc<Target>,
+    ) {
         let rank = context.rank(self.routes.len());
         self.routes.push(Route {
             host: host.clone(),
-            path: matched,
+            path,
             conditions: Conditions::default(),
             target,
             rank,
@@ -148,7 +175,7 @@ impl Build<'_> {
         context: &Context<'_>,
         field: String,
         backend: &IngressBackend,
-        filters: Vec<Filter>,
+        policy: Policy,
     ) -> Arc<Target> {
         let (to, broken) = backend::destination(self.objects, &context.name.namespace, backend);
         if let Some((reason, words)) = broken {
@@ -156,28 +183,49 @@ impl Build<'_> {
                 format!("The backend of {field} {words}. Its requests are answered with 503.");
             self.problems.push(problem(&context.name, reason, message));
         }
-        Arc::new(target(context.origin(field), to, filters))
+        Arc::new(target(context.origin(field), to, policy))
     }
 }
 
+/// How expressions are read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Expressions {
+    /// There are none.
+    None,
+    /// Paths of type ImplementationSpecific are some, for whole paths.
+    Specific,
+    /// All paths are some, for beginnings, and case does not matter: as with ingress-nginx, once one Ingress of the host
+    /// has one.
+    All,
+}
+
 /// What a path matches; the error is in words.
-fn path_match(path: &HttpIngressPath, regex: bool) -> Result<PathMatch, String> {
+pub(super) fn path_match(
+    path: &HttpIngressPath,
+    expressions: Expressions,
+) -> Result<PathMatch, String> {
     let text = path.path.as_deref().unwrap_or_default();
     let normalized = || {
         let path =
             normalize(text).map_err(|error| format!("path {text:?} cannot be served: {error}"))?;
         Ok(path.into_owned())
     };
+    let expression = |is_loose| {
+        let pattern = Pattern::new(text, is_loose);
+        let pattern =
+            pattern.map_err(|error| format!("path {text:?} is no regular expression: {error}"));
+        pattern.map(PathMatch::Regex)
+    };
     match path.path_type.as_deref() {
+        Some("Exact" | "Prefix" | "ImplementationSpecific")
+            if expressions == Expressions::All && !text.is_empty() =>
+        {
+            expression(true)
+        }
         Some("Exact") => normalized().map(PathMatch::Exact),
         Some("Prefix") => normalized().map(PathMatch::Prefix),
         Some("ImplementationSpecific") if text.is_empty() => Ok(PathMatch::Prefix("/".to_owned())),
-        Some("ImplementationSpecific") if regex => {
-            let pattern = Pattern::new(text);
-            let pattern =
-                pattern.map_err(|error| format!("path {text:?} is no regular expression: {error}"));
-            pattern.map(PathMatch::Regex)
-        }
+        Some("ImplementationSpecific") if expressions == Expressions::Specific => expression(false),
         Some("ImplementationSpecific") => normalized().map(PathMatch::Prefix),
         Some(other) => Err(format!(
             "pathType {other:?} is none of Exact, Prefix, ImplementationSpecific"
@@ -191,10 +239,14 @@ fn looks_like_regex(path: &HttpIngressPath, matched: &PathMatch) -> Option<Strin
     let signs = ['(', ')', '[', ']', '*', '^', '|', '$', '+'];
     let taken_literally = !matches!(matched, PathMatch::Regex(_));
     let specific = path.path_type.as_deref() == Some("ImplementationSpecific");
+    let needed = match specific {
+        true => "",
+        false => "pathType ImplementationSpecific and ",
+    };
     let text = matched.text();
-    (specific && taken_literally && text.contains(signs)).then(|| {
+    (taken_literally && text.contains(signs)).then(|| {
         format!(
-            "is {text:?}, which is taken word for word; if it is a regular expression, set the annotation \
+            "is {text:?}, which is taken word for word; if it is a regular expression, set {needed}the annotation \
              nginx.ingress.kubernetes.io/use-regex to \"true\"."
         )
     })

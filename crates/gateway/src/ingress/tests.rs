@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::class::Why;
 use super::*;
-use crate::route::{Filter, Request};
+use crate::route::Request;
 
 fn insert<T>(
     map: &mut BTreeMap<ObjectName, Arc<T>>,
@@ -370,8 +370,8 @@ fn hosts_with_certificates_ask_for_tls() {
     let redirects = |routing: &Routing| {
         let hosts = ["a.com", "x.b.com", "y.b.com", "c.com", "d.com"];
         hosts.map(|host| {
-            let filters = &find(routing, host, "/").unwrap().filters;
-            *filters == [Filter::RequireTls(StatusCode::PERMANENT_REDIRECT)]
+            let policy = &find(routing, host, "/").unwrap().policy;
+            policy.require_tls == Some(StatusCode::PERMANENT_REDIRECT)
         })
     };
     let with = |annotations| {
@@ -462,31 +462,54 @@ fn annotations_are_carried_out_or_told() {
         "nginx.ingress.kubernetes.io/use-regex": "true",
         "nginx.ingress.kubernetes.io/ssl-redirect": "yes",
         "nginx.ingress.kubernetes.io/configuration-snippet": "x",
-        "nginx.ingress.kubernetes.io/rewrite-target": "/$1",
-        "nginx.ingress.kubernetes.io/proxy-body-size": "8m",
+        "nginx.ingress.kubernetes.io/proxy-body-sise": "8m",
+        "nginx.ingress.kubernetes.io/limit-rate": "8",
+        "nginx.ingress.kubernetes.io/proxy-buffering": "on",
         "portolan.dev/timeout": "1s",
         "example.com/note": "not ours",
     });
     let routing = built(vec![annotated(ingress("i", rules), annotations)]);
     assert_eq!(
-        origin(&routing, "a.com", "/V12/x"),
+        origin(&routing, "a.com", "/v12"),
         "i spec.rules[0].http.paths[0]"
     );
-    assert_eq!(
-        origin(&routing, "a.com", "/x"),
-        "i spec.rules[2].http.paths[0]"
-    );
-    let reasons: Vec<_> = routing.problems.iter().map(|p| p.reason).collect();
+    for other in ["/V12", "/v12/x", "/x"] {
+        assert_eq!(
+            origin(&routing, "a.com", other),
+            "i spec.rules[2].http.paths[0]"
+        );
+    }
+    let told: Vec<_> = routing
+        .problems
+        .iter()
+        .map(|p| (p.reason, p.message.split(':').next().unwrap()))
+        .collect();
     let expected = [
-        "AnnotationNotSupported",
-        "InvalidAnnotation",
-        "InvalidPath",
-        "SnippetRefused",
+        (
+            "AnnotationNotSupported",
+            "Annotation nginx.ingress.kubernetes.io/limit-rate is \"8\"",
+        ),
+        (
+            "InvalidAnnotation",
+            "Annotation nginx.ingress.kubernetes.io/ssl-redirect is \"yes\"",
+        ),
+        ("InvalidPath", "spec.rules[1].http.paths[0]"),
+        (
+            "SnippetRefused",
+            "Annotation nginx.ingress.kubernetes.io/configuration-snippet is \"x\"",
+        ),
+        (
+            "UnknownAnnotation",
+            "Annotation nginx.ingress.kubernetes.io/proxy-body-sise is \"8m\"",
+        ),
+        (
+            "UnknownAnnotation",
+            "Annotation portolan.dev/timeout is \"1s\"",
+        ),
     ];
-    assert_eq!(reasons, expected);
-    let line = said(&routing).remove(0);
-    let expected = "Ingress shop/i: These annotations are not carried out: \
-        nginx.ingress.kubernetes.io/proxy-body-size, nginx.ingress.kubernetes.io/rewrite-target, portolan.dev/timeout. \
-        Requests are served as if they were not there. (AnnotationNotSupported)";
-    assert_eq!(line, expected);
+    assert_eq!(told, expected);
+    let notes = routing.notes.iter();
+    let notes: Vec<_> = notes.map(|(_, note)| note.standing.word()).collect();
+    let expected = "refused refused refused different refused supported refused";
+    assert_eq!(notes.join(" "), expected);
 }

@@ -22,8 +22,13 @@ pub(super) enum Body {
     /// All of it, made here.
     Own(Full<Bytes>),
     /// Made here from another one.
-    #[expect(dead_code, reason = "for filters that change bodies")]
     Made(UnsyncBoxBody<Bytes, BodyError>),
+}
+
+impl Default for Body {
+    fn default() -> Self {
+        Body::Own(Full::default())
+    }
 }
 
 impl HttpBody for Body {

@@ -19,6 +19,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::filters::Common;
 use super::limits::{
     ACCEPT_PAUSE, CONNECTIONS_MAX, DRAIN_TIMEOUT, HANDSHAKE_TIMEOUT, HEAD_BYTES_MAX, HEAD_TIMEOUT,
     HEADERS_MAX, IDLE_LOOK, STREAMS_MAX,
@@ -34,6 +35,7 @@ pub(super) struct Worker {
     pub(super) acceptor: TlsAcceptor,
     pub(super) stop: CancellationToken,
     pub(super) https_port: u16,
+    pub(super) common: Arc<Common>,
 }
 
 /// What the tasks of a thread share.
@@ -220,7 +222,8 @@ async fn answer(
 ) -> Result<http::Response<super::body::Body>, Infallible> {
     // A request keeps what was live when it came, however long it takes.
     let live = shared.worker.live.load_full();
-    Ok(handle(&live, &shared.upstream, peer, request).await)
+    let common = &shared.worker.common;
+    Ok(handle(&live, common, &shared.upstream, peer, request).await)
 }
 
 fn tell(peer: Peer, result: Result<(), hyper::Error>) {

@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use http::header::{HOST, SERVER};
 use http::uri::PathAndQuery;
-use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
@@ -15,12 +15,12 @@ use portolan_model::PortKey;
 use super::Live;
 use super::answer;
 use super::body::{Body, Upload};
-use super::filters::{self, Exchange, Step};
+use super::filters::{self, Common, Exchange, Step};
 use super::headers::{self, Client};
 use super::limits::HEAD_BYTES_MAX;
 use super::upstream::{Failure, Upstream};
 use crate::host::request_host;
-use crate::path::normalize;
+use crate::path::{normalize, resolved};
 use crate::route::{self, Destination};
 
 /// The connection that a request comes by.
@@ -39,15 +39,38 @@ pub(super) struct Peer {
 /// Answers a request.
 pub(super) async fn handle(
     live: &Live,
+    common: &Common,
     upstream: &Rc<Upstream>,
     peer: Peer,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
 ) -> Response<Body> {
+    if live.table.is_resolving
+        && let Err(status) = resolve(&mut request)
+    {
+        return answer::plain(status);
+    }
     let result = match place(&request) {
-        Ok(place) => go(live, upstream, peer, &place, request).await,
+        Ok(place) => go(live, common, upstream, peer, &place, request).await,
         Err(status) => Err(status),
     };
     result.unwrap_or_else(answer::plain)
+}
+
+/// Gives a request the path that nginx would look for, and its endpoint gets that one, too: two readings of one path
+/// are what attacks are made of.
+fn resolve(request: &mut Request<Incoming>) -> Result<(), StatusCode> {
+    let uri = request.uri();
+    let Some(path) = resolved(uri.path()).map_err(|_| StatusCode::BAD_REQUEST)? else {
+        return Ok(());
+    };
+    let rest = match uri.query() {
+        Some(query) => format!("{path}?{query}"),
+        None => path,
+    };
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = Some(rest.parse().map_err(|_| StatusCode::BAD_REQUEST)?);
+    *request.uri_mut() = Uri::from_parts(parts).map_err(|_| StatusCode::BAD_REQUEST)?;
+    Ok(())
 }
 
 /// Where a request wants to go.
@@ -108,6 +131,7 @@ fn size(request: &Request<Incoming>) -> usize {
 
 async fn go(
     live: &Live,
+    common: &Common,
     upstream: &Rc<Upstream>,
     peer: Peer,
     place: &Place,
@@ -123,8 +147,11 @@ async fn go(
     });
     let target = found.ok_or(StatusCode::NOT_FOUND)?;
     let exchange = Exchange {
+        live,
+        common,
         target,
         peer: &peer,
+        http_host: &place.host,
         host: &host,
         path: &place.path,
     };
@@ -135,8 +162,10 @@ async fn go(
         Step::Done(answer) => return Ok(answer),
     };
     let answer = match filters::choose(&exchange, &request) {
-        Some(Destination::Port(key)) => {
-            let request = outgoing(request, peer, &place.host, wanted.as_ref())?;
+        Some(to @ Destination::Port(key)) => {
+            let host = filters::host(&exchange, &request);
+            let mut request = outgoing(request, peer, &place.host, wanted.as_ref())?;
+            filters::forward(&exchange, to, host, request.headers_mut());
             forward(live, upstream, key, request, wanted).await
         }
         Some(Destination::Broken(status)) => answer::plain(*status),

@@ -17,7 +17,7 @@ fn target(number: usize) -> Arc<Target> {
     let backends = vec![Backend { to, weight: 1 }];
     Arc::new(Target {
         origin,
-        filters: vec![],
+        policy: Arc::default(),
         backends,
     })
 }
@@ -46,7 +46,7 @@ fn exact(path: &str) -> PathMatch {
 }
 
 fn regex(text: &str) -> PathMatch {
-    PathMatch::Regex(Pattern::new(text).unwrap())
+    PathMatch::Regex(Pattern::new(text, true).unwrap())
 }
 
 fn ask<'t>(table: &'t Table, method: &Method, host: &str, path: &str) -> Option<&'t Arc<Target>> {

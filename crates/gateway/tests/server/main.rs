@@ -7,6 +7,9 @@
 
 mod backend;
 mod malformed;
+mod policy;
+mod services;
+mod site;
 mod traffic;
 
 use std::net::SocketAddr;

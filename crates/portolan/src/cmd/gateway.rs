@@ -58,6 +58,12 @@ pub struct Args {
     /// A Service for requests that nothing else is there for, as NAMESPACE/NAME:PORT.
     #[arg(long, global = true, value_parser = service)]
     default_backend: Option<(ObjectName, String)>,
+    /// Do as ingress-nginx did where the specification says otherwise, or nothing: expressions, slashes, limits.
+    #[arg(long, global = true)]
+    ingress_nginx_compatible: bool,
+    /// A ConfigMap with keys of ingress-nginx, as NAMESPACE/NAME.
+    #[arg(long, global = true, value_parser = object)]
+    config_map: Option<ObjectName>,
 }
 
 #[derive(clap::Subcommand)]
@@ -78,6 +84,15 @@ fn service(text: &str) -> Result<(ObjectName, String), String> {
     })
 }
 
+/// Reads `NAMESPACE/NAME`.
+fn object(text: &str) -> Result<ObjectName, String> {
+    let parts = text.split_once('/').filter(|(namespace, name)| {
+        !namespace.is_empty() && !name.is_empty() && !name.contains('/')
+    });
+    let name = parts.map(|(namespace, name)| ObjectName::new(namespace, name));
+    name.ok_or_else(|| "write NAMESPACE/NAME".to_owned())
+}
+
 impl Args {
     fn options(&self) -> Options {
         Options {
@@ -85,6 +100,8 @@ impl Args {
             class_names: self.ingress_class.clone(),
             without_class: self.watch_ingress_without_class,
             default_backend: self.default_backend.clone(),
+            is_compatible: self.ingress_nginx_compatible,
+            config: self.config_map.clone(),
         }
     }
 }

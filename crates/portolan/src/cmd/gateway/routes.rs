@@ -3,8 +3,9 @@
 use std::fmt::Write;
 
 use anyhow::Context;
+use portolan_gateway::policy::Policy;
 use portolan_gateway::server::Live;
-use portolan_gateway::{Destination, Filter, Followed, Row};
+use portolan_gateway::{Destination, Followed, Row};
 use tokio::task::JoinSet;
 
 use super::{Args, followed};
@@ -59,20 +60,54 @@ fn line(live: &Live, row: &Row) -> [String; 6] {
         Some(Destination::Broken(status)) => {
             (format!("answers {}", status.as_u16()), "-".to_owned())
         }
-        None => ("none".to_owned(), "-".to_owned()),
+        None => ("nobody".to_owned(), "-".to_owned()),
     };
-    let redirect = row.target.filters.iter().map(|filter| match filter {
-        Filter::RequireTls(status) => format!(", without TLS: {}", status.as_u16()),
-    });
     let origin = &row.target.origin;
     [
         row.host.clone(),
         row.kind.to_owned(),
         row.path.clone(),
-        backend + &redirect.collect::<String>(),
+        backend + &with(&row.target.policy),
         endpoints,
         format!("{} {}", origin.object, origin.field),
     ]
+}
+
+/// What is done besides, in a few words.
+fn with(policy: &Policy) -> String {
+    let mut words = Vec::new();
+    if let Some(status) = policy.require_tls {
+        words.push(format!("without TLS: {}", status.as_u16()));
+    }
+    if policy.closed {
+        words.push("closed: 503".to_owned());
+    }
+    if let Some(redirect) = &policy.redirect {
+        words.push(format!("redirect: {}", redirect.status.as_u16()));
+    }
+    if let Some(canary) = &policy.canary {
+        words.push(match &canary.to {
+            Destination::Port(key) => format!("canary: {key}"),
+            Destination::Broken(status) => format!("canary: answers {}", status.as_u16()),
+        });
+    }
+    let named = [
+        (!policy.sources.is_empty(), "sources"),
+        (policy.cors.is_some(), "CORS"),
+        (!policy.limits.is_empty(), "limits"),
+        (policy.body_max.is_some(), "body limit"),
+        (policy.login.is_some(), "password"),
+        (policy.judge.is_some(), "auth-url"),
+        (policy.rewrite.is_some(), "rewrite"),
+        (policy.mirror.is_some(), "mirror"),
+    ];
+    words.extend(
+        named
+            .iter()
+            .filter(|(is_set, _)| *is_set)
+            .map(|(_, word)| (*word).to_owned()),
+    );
+    words.iter().map(|word| format!(", {word}")).collect()
 }
 
 /// Columns that begin below each other.
