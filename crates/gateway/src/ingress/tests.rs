@@ -510,6 +510,6 @@ fn annotations_are_carried_out_or_told() {
     assert_eq!(told, expected);
     let notes = routing.notes.iter();
     let notes: Vec<_> = notes.map(|(_, note)| note.standing.word()).collect();
-    let expected = "refused refused refused different refused supported refused";
+    let expected = "refused refused refused different refused different refused";
     assert_eq!(notes.join(" "), expected);
 }

@@ -4,6 +4,7 @@
 //!   gateway::follow ──Followed──▶ server (its own threads) · status of Ingresses · Problems: log lines and Events
 //! ```
 
+mod check;
 mod routes;
 mod tell;
 
@@ -70,6 +71,9 @@ pub struct Args {
 enum Task {
     /// Print the routes that a gateway with these options serves by now, and what is wrong with Ingresses.
     Routes,
+    /// Say what becomes of manifests that were made for ingress-nginx, annotation by annotation; nothing is asked of
+    /// an API. Fails when something is refused.
+    Check(check::Args),
 }
 
 /// Reads `NAMESPACE/NAME:PORT`.
@@ -108,6 +112,10 @@ impl Args {
 
 /// Serves until SIGTERM, or prints the routes.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    if let Some(Task::Check(check)) = &args.task {
+        portolan_kernel::process::end_with_broken_pipe();
+        return check::run(check, args.options());
+    }
     crate::cmd::logging::start();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -116,7 +124,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     runtime.block_on(async {
         match args.task {
             Some(Task::Routes) => routes::print(&args).await?,
-            None => serve(args).await?,
+            _ => serve(args).await?,
         }
         Ok(ExitCode::SUCCESS)
     })

@@ -15,7 +15,21 @@ pub(super) fn read(reader: &mut Reader<'_>, settings: &mut Settings) {
     settings.redirect_status =
         reader.redirect_status("http-redirect-code", StatusCode::PERMANENT_REDIRECT);
     settings.regex = reader.flag("use-regex").unwrap_or(false);
+    if settings.regex && !reader.is_compatible {
+        reader.differs(
+            "use-regex",
+            "Expressions are for whole paths of type ImplementationSpecific, case matters, and other Ingresses of the host \
+             keep their paths; --ingress-nginx-compatible brings back what ingress-nginx did.",
+        );
+    }
     settings.rewrite = reader.template("rewrite-target");
+    if settings.rewrite.is_some() && !settings.regex && !reader.is_compatible {
+        reader.differs(
+            "rewrite-target",
+            "Without use-regex, paths are no expressions, and all of a path is replaced; --ingress-nginx-compatible brings \
+             back what ingress-nginx did.",
+        );
+    }
     settings.www = reader.flag("from-to-www-redirect").unwrap_or(false);
     settings.policy.redirect = redirect(reader);
     settings.app_root = app_root(reader);
