@@ -452,10 +452,12 @@ fn somebody_on_no_node_sees_headless_services() {
         "web",
         json!({"clusterIP": "None", "clusterIPs": ["None"], "ports": [{"name": "http", "port": 80}]}),
     );
-    tracker.service(Event::Apply(headless.clone()));
+    tracker.service(Event::Init);
+    tracker.service(Event::InitApply(headless.clone()));
     tracker.service(Event::InitDone);
     assert!(tracker.reflect().is_none(), "slices have not been listed");
-    tracker.slice(Event::Apply(slice(
+    tracker.slice(Event::Init);
+    tracker.slice(Event::InitApply(slice(
         "web-1",
         "web",
         8080,
