@@ -167,7 +167,8 @@ pub struct ServicePort {
     pub created: i64,
     /// `spec.ports[].port`.
     pub port: NonZeroU16,
-    /// `spec.clusterIPs`, at most one per family; empty for a Service without one.
+    /// `spec.clusterIPs`, at most one per family, and the addresses of annotation `portolan.dev/node-local`; empty for a
+    /// Service without one.
     pub cluster_ips: Vec<IpAddr>,
     /// `spec.externalIPs`.
     pub external_ips: Vec<IpAddr>,
@@ -190,6 +191,9 @@ pub struct ServicePort {
     pub slow_start: Option<NonZeroU16>,
     /// Annotation `portolan.dev/health`: whether its connections are watched, and its endpoints checked.
     pub is_watched: bool,
+    /// Annotation `portolan.dev/node-local`: a process of the node itself may answer instead, so that packets must say
+    /// the Service's own address for as long as they can.
+    pub is_node_local: bool,
     /// `spec.internalTrafficPolicy`.
     pub internal_policy: TrafficPolicy,
     /// `spec.externalTrafficPolicy`.
@@ -220,6 +224,7 @@ impl ServicePort {
             scheduler: None,
             slow_start: None,
             is_watched: true,
+            is_node_local: false,
             internal_policy: TrafficPolicy::Cluster,
             external_policy: TrafficPolicy::Cluster,
             health_check_node_port: None,

@@ -9,7 +9,7 @@ use portolan_model::balance::WEIGHT_MAX;
 use portolan_model::slow_start::SECONDS;
 use portolan_model::{Balance, Scheduler};
 
-use crate::address::parse_ip;
+use crate::address::{parse_cidr, parse_ip};
 
 /// On a Service: how it chooses among its endpoints.
 pub(crate) const BALANCE: &str = "portolan.dev/balance";
@@ -22,6 +22,13 @@ pub(crate) const SLOW_START: &str = "portolan.dev/slow-start";
 
 /// On a Service: whether its endpoints leave rotation when they do not answer.
 pub(crate) const HEALTH: &str = "portolan.dev/health";
+
+/// On a Service: that a process of each node answers at its addresses, and at which others besides.
+pub(crate) const NODE_LOCAL: &str = "portolan.dev/node-local";
+
+/// The addresses that [`NODE_LOCAL`] may name: whoever may write Services must not get hold of any other address, such as
+/// that of a cloud's metadata.
+const NODE_LOCAL_RANGES: [&str; 2] = ["169.254.20.0/24", "fd00:169:254:20::/64"];
 
 /// On an EndpointSlice: how much its endpoints weigh.
 pub(crate) const WEIGHTS: &str = "portolan.dev/weights";
@@ -62,6 +69,35 @@ pub(crate) fn is_watched(metadata: &ObjectMeta) -> Result<bool, String> {
             "annotation {HEALTH}: {other:?} is neither on nor off; it is on."
         )),
     }
+}
+
+/// Whether a process of the node may answer for the Service, the addresses at which it answers besides its ClusterIPs, and
+/// what is wrong with the annotation, as a whole sentence.
+pub(crate) fn node_local(metadata: &ObjectMeta) -> (bool, Vec<IpAddr>, Option<String>) {
+    let text = match text(metadata, NODE_LOCAL) {
+        None | Some("off") => return (false, Vec::new(), None),
+        Some("on") => return (true, Vec::new(), None),
+        Some(text) => text,
+    };
+    let ranges = NODE_LOCAL_RANGES.map(parse_cidr);
+    let is_free = |ip: &IpAddr| ranges.iter().flatten().any(|range| range.contains(ip));
+    let mut all = Vec::new();
+    let mut wrong = Vec::new();
+    for entry in text.split(',').map(str::trim) {
+        match parse_ip(entry).filter(is_free) {
+            Some(ip) if !all.contains(&ip) => all.push(ip),
+            Some(_) => {}
+            None => wrong.push(entry),
+        }
+    }
+    let problem = (!wrong.is_empty()).then(|| {
+        format!(
+            "annotation {NODE_LOCAL}: {} is neither on nor off nor an address in {}; it is left out.",
+            quoted(&wrong),
+            NODE_LOCAL_RANGES.join(" or ")
+        )
+    });
+    (!all.is_empty(), all, problem)
 }
 
 /// The seconds in which a new endpoint gets its full share; what is wrong with the annotation, as a whole sentence.
@@ -175,6 +211,30 @@ mod tests {
         assert_eq!((read("on"), read(" off ")), (Ok(true), Ok(false)));
         let problem = read("false").unwrap_err();
         assert!(problem.contains("\"false\" is neither"), "{problem}");
+    }
+
+    #[test]
+    fn node_local_addresses_are_of_two_ranges() {
+        let read = |value: &str| node_local(&with(NODE_LOCAL, value));
+        assert_eq!(node_local(&ObjectMeta::default()), (false, vec![], None));
+        assert_eq!(read("off"), (false, vec![], None));
+        assert_eq!(read(" on "), (true, vec![], None));
+        let two: Vec<IpAddr> = ["169.254.20.10", "fd00:169:254:20::10"]
+            .map(|ip| ip.parse().unwrap())
+            .into();
+        assert_eq!(
+            read("169.254.20.10, fd00:169:254:20::10,169.254.20.10"),
+            (true, two.clone(), None)
+        );
+        // The address of clouds' metadata, and somebody else's.
+        let (is_local, all, problem) = read("169.254.20.10,169.254.169.254,203.0.113.9,x");
+        assert!(is_local && all == two[..1]);
+        let problem = problem.unwrap();
+        assert!(
+            problem.contains("\"169.254.169.254\", \"203.0.113.9\", \"x\" is neither"),
+            "{problem}"
+        );
+        assert!(!read("yes").0 && read("yes").2.is_some());
     }
 
     #[test]

@@ -65,8 +65,10 @@ impl Reader<'_> {
         if headless {
             given.clear();
         }
-        let cluster_ips = self.addresses("spec.clusterIPs", &given);
+        let mut cluster_ips = self.addresses("spec.clusterIPs", &given);
         let families = families(spec, &cluster_ips);
+        let (is_node_local, more) = self.node_local(service);
+        cluster_ips.extend(more.into_iter().filter(|_| !headless));
         let external_ips = owned(&spec.external_ips);
         let external_ips = self.addresses_in(families, "spec.externalIPs", &external_ips);
         let load_balancer_ips = load_balancer_ips(service);
@@ -87,6 +89,7 @@ impl Reader<'_> {
             scheduler: self.scheduler(service),
             slow_start: self.slow_start(service),
             is_watched: self.is_watched(service),
+            is_node_local,
             internal_policy: policy(&spec.internal_traffic_policy),
             external_policy: policy(&spec.external_traffic_policy),
             health_check_node_port: health_check_node_port(spec),
@@ -206,6 +209,14 @@ impl Reader<'_> {
             self.wrong("InvalidAnnotation", message);
             true
         })
+    }
+
+    fn node_local(&mut self, service: &wire::Service) -> (bool, Vec<IpAddr>) {
+        let (is_node_local, addresses, problem) = annotation::node_local(&service.metadata);
+        if let Some(message) = problem {
+            self.wrong("InvalidAnnotation", message);
+        }
+        (is_node_local, addresses)
     }
 
     fn slow_start(&mut self, service: &wire::Service) -> Option<NonZeroU16> {

@@ -92,8 +92,8 @@ fn remove(sockets: &mut Sockets, fragment: &Fragment) {
 /// Programs know neither the address of a client nor whose turn it is.
 fn fragment(node: &NodeFacts, port: &ServicePort) -> Fragment {
     let mut fragment = Fragment::default();
-    // No program sees a socket of SCTP.
-    if port.key.protocol == Protocol::Sctp {
+    // No program sees a socket of SCTP. Where a process of the node answers, packets find it, and not sockets.
+    if port.key.protocol == Protocol::Sctp || port.is_node_local {
         return fragment;
     }
     let treatments = decide(node, port);
