@@ -30,6 +30,7 @@ pub mod resets;
 pub mod sockets;
 pub mod sysctl;
 pub mod topology;
+pub mod tun;
 
 pub use conntrack::Conntrack;
 pub use ebpf::EbpfTarget;

@@ -9,6 +9,7 @@
 
 mod batch;
 mod counts;
+mod nearby;
 mod numbers;
 pub(crate) mod path;
 pub(crate) mod ports;
@@ -23,6 +24,7 @@ use portolan_model::{ApplyError, Family, Target};
 use crate::nfnetlink::socket::{Nfnetlink, Refusal};
 use batch::{Batch, Standing};
 pub use counts::ConnectionCounts;
+pub use nearby::{NearbyTable, Way};
 use read::Found;
 pub use resets::{Ends, ResetTable};
 
