@@ -15,6 +15,7 @@ mod dns64;
 mod fast;
 mod full;
 mod hosts;
+pub mod limit;
 mod order;
 mod rewrite;
 mod template;
@@ -25,7 +26,7 @@ mod tests;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::time::Instant;
 
 use crate::cache::Cache;
@@ -33,6 +34,7 @@ use crate::corefile::plugin::Plugins;
 use crate::corefile::plugin::kubernetes::SearchFrom;
 use crate::corefile::{Block, Place, Zone as ZoneName};
 use crate::message::{Message, Question};
+use crate::notify::Notifier;
 use crate::server::{Client, Transport};
 use crate::upstream::{Ask, Forward, TlsError, read_resolv_conf};
 use crate::wire::{Edns, Name, Query, eq_names, labels, opcode};
@@ -203,6 +205,12 @@ pub struct Chain {
     passes_external: Vec<Name>,
     /// No plugin before `kubernetes` has to see every query.
     direct: bool,
+    /// Queries to which `autopath` found an answer further down the search path.
+    pub searched: AtomicU64,
+    /// How many answers one network of clients gets.
+    pub limit: Option<limit::Limit>,
+    /// Who is told of changes of the zones.
+    notifier: Option<Notifier>,
     /// Answers that could not be given, for `errors`.
     errors: crate::log::Errors,
 }
@@ -249,6 +257,12 @@ impl Chain {
             zone: key.map_or_else(String::new, |key| key.zone.to_string()),
             cache: plugins.cache.as_ref().map(Cache::new),
             hosts: plugins.hosts.as_ref().map(Hosts::new),
+            searched: AtomicU64::new(0),
+            limit: plugins.rrl.as_ref().map(limit::Limit::new),
+            notifier: names.as_ref().and_then(|names| {
+                let transfer = plugins.transfer.as_ref()?;
+                Notifier::new(transfer, &names.zones)
+            }),
             errors: crate::log::Errors::new(plugins.errors.as_ref()),
             direct: plugins.template.is_empty() && plugins.autopath.is_none() && !plugins.minimal,
             names,
@@ -268,11 +282,14 @@ impl Chain {
         })
     }
 
-    /// What has to be done now and then.
+    /// What has to be done now and then; inside tokio's runtime.
     pub fn tick(&self, now: Instant) {
         self.errors.tick(now);
         if let Some(hosts) = &self.hosts {
             hosts.refresh(now);
+        }
+        if let (Some(notifier), Some(names)) = (&self.notifier, &self.names) {
+            notifier.tick(names.live.load().serial(), now);
         }
     }
 }

@@ -17,6 +17,7 @@ pub mod corefile;
 mod log;
 pub mod message;
 pub mod metrics;
+pub mod notify;
 pub mod server;
 pub mod site;
 pub mod upstream;

@@ -10,11 +10,12 @@ use arc_swap::ArcSwap;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+use crate::chain::limit::Judged;
 use crate::chain::{Asked, By, Chain, Reply, hold};
 use crate::log;
 use crate::message::{Message, encoded_for};
 use crate::metrics::Tally;
-use crate::server::{Answer, Client, Step};
+use crate::server::{Answer, Client, Step, Transport};
 use crate::upstream::DEADLINE;
 use crate::wire::{Name, Query, rcode, refuse, rtype};
 
@@ -22,6 +23,9 @@ use crate::wire::{Name, Query, rcode, refuse, rtype};
 pub const REFRESHES_MAX: usize = 256;
 /// A query with several steps (aliases, search paths) ends a little after that of one step would.
 const ANSWER_DEADLINE: Duration = DEADLINE.saturating_add(Duration::from_millis(500));
+
+/// TC, in the third byte of a message.
+const TRUNCATED: u8 = 2;
 
 /// One zone of one block.
 struct Entry {
@@ -152,6 +156,19 @@ impl Answer for Door {
                 .count(query, client, By::Nobody, out, began.elapsed());
             return Step::Answered;
         };
+        if let Some(limit) = entry.chain.limit.as_ref()
+            && client.transport == Transport::Udp
+        {
+            match limit.judge(client.address.ip(), began) {
+                Judged::Fine => {}
+                Judged::Drop => return Step::Drop,
+                Judged::Slip => {
+                    refuse(query, rcode::NOERROR, out);
+                    out[2] |= TRUNCATED;
+                    return Step::Answered;
+                }
+            }
+        }
         let (step, by) = entry.chain.at_once(query, client, began, out);
         if matches!(step, Step::Answered) {
             entry.told(query, client, by, out, began);

@@ -13,7 +13,7 @@ mod check;
 mod datagram;
 mod forward;
 mod https;
-mod random;
+pub(crate) mod random;
 mod server;
 mod stream;
 mod tls;
@@ -93,7 +93,7 @@ pub enum Failure {
 }
 
 /// Where a socket is bound to for a server: any port, of the same family, from `source` if there is one.
-fn local_address(to: SocketAddr, source: Option<std::net::IpAddr>) -> SocketAddr {
+pub(crate) fn local_address(to: SocketAddr, source: Option<std::net::IpAddr>) -> SocketAddr {
     let any: std::net::IpAddr = match to {
         SocketAddr::V4(_) => std::net::Ipv4Addr::UNSPECIFIED.into(),
         SocketAddr::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),

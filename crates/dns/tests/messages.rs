@@ -101,7 +101,7 @@ fn whatever_comes_is_read_or_refused() {
         if let rtype::AXFR | rtype::IXFR = query.rtype {
             index
                 .zone()
-                .transfer(&query, true)
+                .transfer(&query, true, 0)
                 .into_iter()
                 .flatten()
                 .for_each(drop);

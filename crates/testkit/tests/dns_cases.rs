@@ -371,7 +371,7 @@ fn transfers_of_coredns() {
         let asked = message::query(zone, 252, None);
         let transfer = index
             .zone()
-            .transfer(&Query::read(&asked).unwrap(), true)
+            .transfer(&Query::read(&asked).unwrap(), true, 0)
             .unwrap();
         let messages = transfer.map(|bytes| message::read(&bytes));
         let found: Vec<Record> = messages

@@ -1,7 +1,7 @@
 //! The way of most queries: our own names and what the cache has, without a task and without memory of their own.
 
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use super::{Asked, By, Chain, acl, address_of, hold, rewrite, text_of};
 use crate::cache::Hit;
@@ -113,7 +113,9 @@ impl Chain {
             .as_ref()
             .filter(|_| allowed)
             .map(|names| names.live.load());
-        match zone.and_then(|zone| zone.transfer(query, stream)) {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH);
+        let now_s = since.map_or(0, |since| since.as_secs());
+        match zone.and_then(|zone| zone.transfer(query, stream, now_s)) {
             Some(transfer) if stream => Step::Transfer(Box::new(transfer)),
             Some(mut transfer) => {
                 out.clear();

@@ -182,6 +182,7 @@ impl Chain {
                 }
                 Reply::Message(mut message, by) if index > 0 => {
                     alias(&asked, &name, &mut message);
+                    self.searched.fetch_add(1, Ordering::Relaxed);
                     return Reply::Message(message, by);
                 }
                 other => return other,

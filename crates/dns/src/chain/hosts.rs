@@ -43,6 +43,12 @@ impl Hosts {
         hosts
     }
 
+    /// When the file that was read last had been written, for metrics.
+    pub fn written(&self) -> Option<SystemTime> {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.1.map(|(written, _)| written)
+    }
+
     /// Entries, for metrics.
     pub fn len(&self) -> usize {
         self.table.load().addresses.values().map(Vec::len).sum()

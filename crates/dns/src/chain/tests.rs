@@ -429,6 +429,34 @@ async fn zones_are_for_those_whom_the_file_names() {
 }
 
 #[tokio::test]
+async fn answers_are_limited_over_datagrams_only() {
+    let rrl = "rrl {\n responses-per-second 2\n slip-ratio 2\n }";
+    let world = World::new(&KUBEADM.replace("loop", rrl)).await;
+    let mut request = vec![1, 2, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    request.extend_from_slice(name("web.shop.svc.cluster.local").as_wire());
+    request.extend_from_slice(&[0, 1, 0, 1]);
+    let query = Query::read(&request).unwrap();
+    let ask = |transport| {
+        let client = Client {
+            address: "10.1.0.9:4242".parse().unwrap(),
+            local: "172.30.0.10".parse().unwrap(),
+            transport,
+        };
+        let mut out = Vec::new();
+        match world.door.at_once(&query, &client, &mut out) {
+            Step::Answered => {
+                let message = Message::read(&out).unwrap();
+                (message.answers.len(), message.truncated)
+            }
+            _ => (0, false),
+        }
+    };
+    let over_udp: Vec<_> = (0..4).map(|_| ask(Transport::Udp)).collect();
+    assert_eq!(over_udp, [(1, false), (1, false), (0, true), (0, false)]);
+    assert!((0..10).all(|_| ask(Transport::Tcp) == (1, false)));
+}
+
+#[tokio::test]
 async fn aliases_that_lead_in_circles_end() {
     let text = ". {\n template IN A . {\n answer \"{{ .Name }} CNAME x.{{ .Name }}\"\n }\n}";
     let world = World::new(text).await;

@@ -300,6 +300,22 @@ fn what_is_wrong_is_told_with_its_place_and_what_is_possible() {
         ),
         (". {\n transfer\n}", "2:2: transfer needs a line"),
         (
+            ". {\n rrl\n}",
+            "2:2: rrl needs a line \"responses-per-second NUMBER\"",
+        ),
+        (
+            ". {\n rrl {\n  responses-per-second 0\n }\n}",
+            "3:24: \"0\" is no number of answers, 1 to 1000000",
+        ),
+        (
+            ". {\n rrl {\n  window 15\n }\n}",
+            "3:3: rrl has no option \"window\"; possible: responses-per-second",
+        ),
+        (
+            ". {\n rrl {\n  max-table-size 4194305\n }\n}",
+            "3:18: \"4194305\" is no number of networks, 1 to 4194304",
+        ),
+        (
             ". {\n bufsize 100\n}",
             "2:10: \"100\" is no size of a buffer, 512 to 4096",
         ),

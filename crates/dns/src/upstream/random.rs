@@ -9,7 +9,7 @@ use super::{Ask, PAYLOAD};
 const CASE_BYTES: usize = 32;
 
 /// Random bytes of the kernel. Without them nothing that is asked could be believed.
-pub(super) fn bytes<const N: usize>() -> std::io::Result<[u8; N]> {
+pub(crate) fn bytes<const N: usize>() -> std::io::Result<[u8; N]> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).map_err(|error| std::io::Error::other(error.to_string()))?;
     Ok(bytes)

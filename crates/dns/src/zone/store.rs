@@ -73,6 +73,11 @@ struct Tenant {
 }
 
 impl Zone {
+    /// The serial of SOA, once everything has been listed.
+    pub fn serial(&self) -> Option<u32> {
+        self.listed.then_some(self.serial)
+    }
+
     pub(super) fn new(config: Prepared) -> Self {
         Zone {
             config: Arc::new(config),

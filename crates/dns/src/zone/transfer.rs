@@ -57,7 +57,10 @@ impl Zone {
     /// The transfer that `query` (AXFR or IXFR) asks for; `None` when its name is not that of a zone. A client of IXFR
     /// that holds the present serial gets SOA alone, any other one the whole zone (RFC 1995, section 4); over datagrams
     /// SOA is all that is told.
-    pub fn transfer(&self, query: &Query<'_>, stream: bool) -> Option<Transfer> {
+    ///
+    /// A serial is a second, and in this one (`now_s`) there may be more changes: a copy gets the serial before, so that it
+    /// asks once more.
+    pub fn transfer(&self, query: &Query<'_>, stream: bool, now_s: u64) -> Option<Transfer> {
         let asked = Asked::read(query.name)?;
         let within = asked
             .within(&self.config)
@@ -72,8 +75,12 @@ impl Zone {
             }
             steps.push_back(Step::Soa);
         }
+        let mut zone = self.clone();
+        if stream && self.serial == now_s as u32 {
+            zone.serial = zone.serial.wrapping_sub(1);
+        }
         Some(Transfer {
-            zone: self.clone(),
+            zone,
             query: query.unborrowed(),
             apex: Name::from_wire(query.name)?,
             steps,

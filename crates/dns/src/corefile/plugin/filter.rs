@@ -1,11 +1,12 @@
 //! `acl`, `dns64`, `loadbalance`: who is answered, and what is done to answers.
 
 use std::net::{IpAddr, Ipv6Addr};
+use std::num::{NonZeroU8, NonZeroU32};
 
 use ipnet::{IpNet, Ipv6Net};
 
 use crate::corefile::Error;
-use crate::corefile::args::{Args, alone, body, no_body, none_of, unknown, zones_or};
+use crate::corefile::args::{Args, alone, body, no_body, none_of, number, unknown, zones_or};
 use crate::corefile::key::Zone;
 use crate::corefile::lexer::{Line, Word};
 use crate::corefile::types::type_of;
@@ -53,6 +54,32 @@ pub struct Dns64 {
     /// Also for clients that ask over IPv4.
     pub allow_ipv4: bool,
 }
+
+/// `rrl { … }`: the plugin of this name that is not CoreDNS' own, without what counts answers by their kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rrl {
+    /// Answers over UDP that one network gets in a second.
+    pub per_second: NonZeroU32,
+    /// Bits that the addresses of one network share.
+    pub v4_bits: u8,
+    /// The same of IPv6.
+    pub v6_bits: u8,
+    /// Of so many queries beyond the limit one gets TC; of none without it.
+    pub slip: Option<NonZeroU8>,
+    /// Networks that are known at a time; 8 bytes each.
+    pub table: usize,
+}
+
+/// The most networks of `rrl`: 32 MiB.
+pub const NETWORKS_MAX: usize = 4 << 20;
+
+const RRL: [&str; 5] = [
+    "responses-per-second",
+    "ipv4-prefix-length",
+    "ipv6-prefix-length",
+    "slip-ratio",
+    "max-table-size",
+];
 
 /// `loadbalance [round_robin] { prefer CIDR… }`.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -159,6 +186,43 @@ fn prefix(word: &Word) -> Result<Ipv6Net, Error> {
             word.text
         ))
     })
+}
+
+pub(super) fn rrl(line: &Line) -> Result<Rrl, Error> {
+    Args::of(line).end()?;
+    let mut per_second = None;
+    let mut rrl = Rrl {
+        per_second: NonZeroU32::MIN,
+        v4_bits: 24,
+        v6_bits: 56,
+        slip: None,
+        table: 100_000,
+    };
+    for option in body(line) {
+        let mut args = Args::of(option);
+        let name = option.name().text.as_str();
+        if !RRL.contains(&name) {
+            return Err(unknown(option, line, &RRL));
+        }
+        let word = args.need("a number")?;
+        match name {
+            "responses-per-second" => {
+                per_second = NonZeroU32::new(number(word, "number of answers", 1..=1_000_000)?);
+            }
+            "ipv4-prefix-length" => rrl.v4_bits = number(word, "length of a prefix", 1..=32)?,
+            "ipv6-prefix-length" => rrl.v6_bits = number(word, "length of a prefix", 1..=128)?,
+            "slip-ratio" => rrl.slip = NonZeroU8::new(number(word, "ratio", 0..=10)?),
+            _ => rrl.table = number(word, "number of networks", 1..=NETWORKS_MAX)?,
+        }
+        args.end()?;
+        no_body(option)?;
+    }
+    let missing = || {
+        line.name()
+            .wrong("rrl needs a line \"responses-per-second NUMBER\"")
+    };
+    rrl.per_second = per_second.ok_or_else(missing)?;
+    Ok(rrl)
 }
 
 pub(super) fn loadbalance(line: &Line) -> Result<LoadBalance, Error> {

@@ -17,7 +17,7 @@ use super::key::Zone;
 use super::lexer::Line;
 
 pub use cache::Cache;
-pub use filter::{Acl, Dns64, LoadBalance};
+pub use filter::{Acl, Dns64, LoadBalance, Rrl};
 pub use forward::Forward;
 pub use hosts::Hosts;
 pub use kubernetes::{Autopath, External, Kubernetes, Transfer};
@@ -57,6 +57,8 @@ pub struct Plugins {
     pub acl: Vec<Acl>,
     /// The order of addresses in answers.
     pub loadbalance: Option<LoadBalance>,
+    /// How many answers a network of clients gets.
+    pub rrl: Option<Rrl>,
     /// Answers of others, kept.
     pub cache: Option<Cache>,
     /// Questions and answers that are changed.
@@ -81,8 +83,42 @@ pub struct Plugins {
     pub forward: Vec<Forward>,
 }
 
+impl Plugins {
+    /// The names of those that stand in the block, in the order in which they see a query.
+    pub fn names(&self) -> Vec<&'static str> {
+        let all = [
+            ("bind", !self.bind.is_empty()),
+            ("tls", self.tls.is_some()),
+            ("reload", self.reload.is_some()),
+            ("bufsize", self.bufsize.is_some()),
+            ("health", self.health.is_some()),
+            ("ready", self.ready.is_some()),
+            ("prometheus", self.prometheus.is_some()),
+            ("errors", self.errors.is_some()),
+            ("log", !self.log.is_empty()),
+            ("rrl", self.rrl.is_some()),
+            ("dns64", self.dns64.is_some()),
+            ("acl", !self.acl.is_empty()),
+            ("loadbalance", self.loadbalance.is_some()),
+            ("cache", self.cache.is_some()),
+            ("rewrite", !self.rewrite.is_empty()),
+            ("autopath", self.autopath.is_some()),
+            ("minimal", self.minimal),
+            ("template", !self.template.is_empty()),
+            ("transfer", self.transfer.is_some()),
+            ("hosts", self.hosts.is_some()),
+            ("k8s_external", self.external.is_some()),
+            ("kubernetes", self.kubernetes.is_some()),
+            ("loop", self.loops),
+            ("forward", !self.forward.is_empty()),
+        ];
+        let there = all.into_iter().filter(|(_, there)| *there);
+        there.map(|(name, _)| name).collect()
+    }
+}
+
 /// Every plugin, in the order in which they see a query.
-pub const KNOWN: [&str; 24] = [
+pub const KNOWN: [&str; 25] = [
     "bind",
     "tls",
     "reload",
@@ -92,6 +128,7 @@ pub const KNOWN: [&str; 24] = [
     "prometheus",
     "errors",
     "log",
+    "rrl",
     "dns64",
     "acl",
     "loadbalance",
@@ -144,6 +181,7 @@ fn one(into: &mut Plugins, line: &Line, block: &[Zone]) -> Result<(), Error> {
         "prometheus" => into.prometheus = Some(watch::prometheus(line)?),
         "errors" => into.errors = Some(watch::errors(line)?),
         "log" => into.log.extend(watch::log(line)?),
+        "rrl" => into.rrl = Some(filter::rrl(line)?),
         "dns64" => into.dns64 = Some(filter::dns64(line)?),
         "acl" => into.acl.push(filter::acl(line, block)?),
         "loadbalance" => into.loadbalance = Some(filter::loadbalance(line)?),
@@ -182,6 +220,7 @@ fn once(plugins: &Plugins, line: &Line) -> Result<(), Error> {
         "ready" => plugins.ready.is_some(),
         "prometheus" => plugins.prometheus.is_some(),
         "errors" => plugins.errors.is_some(),
+        "rrl" => plugins.rrl.is_some(),
         "dns64" => plugins.dns64.is_some(),
         "loadbalance" => plugins.loadbalance.is_some(),
         "cache" => plugins.cache.is_some(),

@@ -296,6 +296,13 @@ fn the_other_plugins_are_read() {
             prefer 10.0.0.0/8
          }
          minimal
+         rrl {
+            responses-per-second 50
+            ipv4-prefix-length 32
+            ipv6-prefix-length 64
+            slip-ratio 2
+            max-table-size 1000
+         }
          autopath @kubernetes
          transfer {
             to * 192.168.0.1 192.168.0.2:54
@@ -361,6 +368,16 @@ fn the_other_plugins_are_read() {
     assert_eq!(policies[0].sources.len(), 2);
     assert!(policies[2].types.is_empty(), "ANY is every type");
     assert!(plugins.minimal);
+    let names = plugins.names();
+    let order = names.iter().map(|name| {
+        let known = crate::corefile::plugin::KNOWN.iter();
+        known.clone().position(|known| known == name)
+    });
+    assert!(order.is_sorted() && names.contains(&"rrl") && names.contains(&"acl"));
+    let rrl = plugins.rrl.as_ref().unwrap();
+    assert_eq!((rrl.per_second.get(), rrl.table), (50, 1000));
+    assert_eq!((rrl.v4_bits, rrl.v6_bits), (32, 64));
+    assert_eq!(rrl.slip.unwrap().get(), 2);
     assert_eq!(
         plugins.autopath.as_ref().unwrap().from,
         SearchFrom::Kubernetes
