@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 
-.PHONY: help setup build demo test matrix check fmt lint deny tidy bench soak
+.PHONY: help setup build demo test matrix check fmt lint deny tidy bench soak fuzz
 
 help: ## say what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
@@ -44,6 +44,9 @@ bench: ## measure, all or ONLY="a part"; PEER_KUBE_PROXY=path and PEER_HAPROXY=p
 	@scripts/setup.sh demo
 	$(CARGO) build --locked --release --package portolan --package portolan-testkit --bin portolan --bin bench
 	"$${CARGO_TARGET_DIR:-target}/release/bench" $(if $(ONLY),--only "$(ONLY)")
+
+fuzz: ## every fuzz target for a minute, or for SECONDS_EACH
+	@scripts/fuzz.sh
 
 soak: ## ten minutes of rolling updates under load, hung processes and a node that is cut off
 	@scripts/setup.sh demo

@@ -1,0 +1,4 @@
+//! libFuzzer's entry: see `portolan_fuzz::names::query`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| portolan_fuzz::names::query(bytes));
