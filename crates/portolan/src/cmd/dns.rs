@@ -6,15 +6,18 @@
 //!   file changed ─▶ new plan ─▶ new Site ──swap──▶ Door ◀───────┴── queries
 //! ```
 
+mod certificate;
 mod cluster;
 mod file;
 mod http;
 mod listen;
 mod metrics;
+mod nearby;
 mod plan;
 mod query;
 mod serve;
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -35,6 +38,9 @@ pub struct Args {
 enum Command {
     /// Explain how a name is answered: which names are tried, which objects made the records, why there is none.
     Query(query::Args),
+    /// Keep the addresses of --node-local for the process behind standard input.
+    #[command(hide = true)]
+    Keep(nearby::Args),
 }
 
 /// How names are served.
@@ -52,6 +58,10 @@ pub(crate) struct Serve {
     /// Become this user (its number, or NUMBER:GROUP) once all sockets are open.
     #[arg(long)]
     user: Option<User>,
+    /// Answer on this node itself, at these addresses, such as 169.254.20.10 and the ClusterIP of kube-dns; while this
+    /// process does not, queries go to the cluster's.
+    #[arg(long, value_name = "ADDRESS", value_delimiter = ',')]
+    node_local: Vec<IpAddr>,
     /// Read the Corefile, say what is wrong with it, and end.
     #[arg(long)]
     check: bool,
@@ -84,6 +94,7 @@ impl std::str::FromStr for User {
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     match args.command {
         Some(Command::Query(query)) => query::run(query),
+        Some(Command::Keep(args)) => nearby::keep(&args),
         None => serve(args.serve),
     }
 }
@@ -92,6 +103,7 @@ fn serve(args: Serve) -> anyhow::Result<ExitCode> {
     super::logging::start();
     metrics::count_panics();
     let found = file::read(&args.conf, args.port)?;
+    nearby::check(&args.node_local)?;
     if args.check {
         let blocks = found.config.blocks.len();
         tracing::info!(
@@ -100,13 +112,17 @@ fn serve(args: Serve) -> anyhow::Result<ExitCode> {
         );
         return Ok(ExitCode::SUCCESS);
     }
-    let plan = plan::plan(&found.config)?;
+    let plan = plan::plan(&found.config, &args.node_local)?;
+    let keeper = match args.node_local.as_slice() {
+        [] => None,
+        addresses => Some(nearby::Keeper::start(addresses)?),
+    };
     // Privileges belong to threads: sockets are opened, and privileges dropped, before there is a second one.
     let sockets = listen::open_all(&plan)?;
     let pages = http::open_all(&plan)?;
     drop_privileges(args.user)?;
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
-    runtime.block_on(serve::serve(args, found, plan, sockets, pages))
+    runtime.block_on(serve::serve(args, found, plan, sockets, pages, keeper))
 }
 
 /// What is left is the right to open ports below 1024, for a file that changes; of another user not even that.

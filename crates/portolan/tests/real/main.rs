@@ -7,6 +7,7 @@ mod cluster;
 mod dns;
 mod gateway;
 mod modes;
+mod nearby;
 mod node;
 mod observer;
 mod place;

@@ -353,7 +353,7 @@ impl Drop for Node {
 }
 
 /// One of the test's own, with a bpffs of its own.
-fn cgroup() -> portolan_kernel::Result<Cgroup> {
+pub fn cgroup() -> portolan_kernel::Result<Cgroup> {
     mount::bpffs(Path::new("/sys/fs/bpf"))?;
     let mut cgroup = Cgroup::new(&Location::default().cgroup)?;
     cgroup.show_as_root()?;

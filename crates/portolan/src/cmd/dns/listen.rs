@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -10,9 +9,8 @@ use portolan_dns::corefile::Scheme;
 use portolan_dns::corefile::plugin::Tls;
 use portolan_dns::server::{Bound, Listener, Protocol, bind};
 use rustls::ServerConfig;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
+use super::certificate::Certificate;
 use super::plan::{Behind, Place, Plan};
 
 /// Opens all sockets, or none.
@@ -57,27 +55,12 @@ fn is_without_ipv6(address: SocketAddr, error: &std::io::Error) -> bool {
 
 fn config(tls: &Tls, protocols: &[&[u8]]) -> anyhow::Result<Arc<ServerConfig>> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder =
-        ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-    let certificates = certificates(&tls.cert)?;
-    let key = PrivateKeyDer::from_pem_file(&tls.key)
-        .with_context(|| format!("cannot use the key {} (tls)", tls.key.display()))?;
+    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()?;
+    let certificate = Certificate::new(tls, provider)?;
     let mut config = builder
         .with_no_client_auth()
-        .with_single_cert(certificates, key)
-        .with_context(|| {
-            format!(
-                "{} and {} do not belong together (tls)",
-                tls.cert.display(),
-                tls.key.display()
-            )
-        })?;
+        .with_cert_resolver(Arc::new(certificate));
     config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
     Ok(Arc::new(config))
-}
-
-fn certificates(path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
-    let words = || format!("cannot use the certificates {} (tls)", path.display());
-    let found = CertificateDer::pem_file_iter(path).with_context(words)?;
-    found.collect::<Result<_, _>>().with_context(words)
 }

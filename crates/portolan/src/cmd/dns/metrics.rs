@@ -171,6 +171,8 @@ pub(super) fn text(tallies: &[&Tally], now: &Now, state: &State) -> String {
     write_tallies(tallies.iter().copied(), &mut out);
     write_caches(now, &mut out);
     write_servers(now, &mut out);
+    write_limits(now, &mut out);
+    write_plugins(now, &mut out);
     state.programming.write(&mut out);
     family(
         &mut out,
@@ -330,6 +332,56 @@ fn write_caches(now: &Now, out: &mut String) {
     );
     for (labels, cache) in with() {
         line(out, "portolan_dns_cache_bytes", &labels, cache.bytes());
+    }
+}
+
+fn write_plugins(now: &Now, out: &mut String) {
+    let name = "coredns_plugin_enabled";
+    let help = "A metric that indicates whether a plugin is enabled on per server and zone basis.";
+    family(out, name, "gauge", help);
+    for chain in &now.chains {
+        let (server, zone) = (&chain.server, &chain.zone);
+        for plugin in chain.plugins.names() {
+            let labels = format!("server=\"{server}\",zone=\"{zone}\",view=\"\",name=\"{plugin}\"");
+            line(out, name, &labels, 1);
+        }
+    }
+    let name = "coredns_autopath_success_total";
+    family(
+        out,
+        name,
+        "counter",
+        "Counter of requests that did autopath.",
+    );
+    let searching = |chain: &&std::sync::Arc<Chain>| chain.plugins.autopath.is_some();
+    for chain in now.chains.iter().filter(searching) {
+        let labels = format!("server=\"{}\"", chain.server);
+        line(out, name, &labels, chain.searched.load(Ordering::Relaxed));
+    }
+    let name = "coredns_hosts_reload_timestamp_seconds";
+    family(
+        out,
+        name,
+        "gauge",
+        "The timestamp of the last reload of hosts file.",
+    );
+    let hosts = now.chains.iter().filter_map(|chain| chain.hosts.as_ref());
+    let newest = hosts.filter_map(|hosts| hosts.written()).max();
+    if let Some(since) = newest.and_then(|at| at.duration_since(UNIX_EPOCH).ok()) {
+        line(out, name, "", since.as_secs_f64());
+    }
+}
+
+fn write_limits(now: &Now, out: &mut String) {
+    let name = "portolan_dns_rate_limited_total";
+    let help = "Queries beyond the limit of rrl, by what became of them.";
+    family(out, name, "counter", help);
+    for chain in &now.chains {
+        let Some(limit) = &chain.limit else { continue };
+        for (action, count) in [("drop", &limit.dropped), ("slip", &limit.slipped)] {
+            let labels = format!("{},action=\"{action}\"", labels(chain));
+            line(out, name, &labels, count.load(Ordering::Relaxed));
+        }
     }
 }
 

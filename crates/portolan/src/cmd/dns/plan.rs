@@ -8,6 +8,8 @@ use nix::ifaddrs::getifaddrs;
 use portolan_dns::corefile::plugin::{Bind, Tls};
 use portolan_dns::corefile::{Block, Config, Listen, Scheme};
 
+use super::nearby;
+
 /// A place where queries come in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Place {
@@ -16,6 +18,20 @@ pub(super) struct Place {
     /// Where; every address is two places, one for each family.
     pub address: SocketAddr,
 }
+
+impl Place {
+    /// As metrics call it, by the port that clients ask.
+    pub(super) fn server(self) -> String {
+        let port = match self.address.port() {
+            nearby::PORT if self.scheme == LED.0 => LED.1,
+            port => port,
+        };
+        format!("{}://:{port}", self.scheme.name())
+    }
+}
+
+/// How and where clients ask for what is led to another port on the node itself.
+const LED: (Scheme, u16) = (Scheme::Dns, 53);
 
 /// What answers there.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -48,17 +64,19 @@ pub(super) struct Plan {
     pub own: Vec<IpAddr>,
 }
 
-/// Makes the plan of a configuration.
-pub(super) fn plan(config: &Config) -> anyhow::Result<Plan> {
+/// Makes the plan of a configuration. With addresses of the node, blocks that bind none answer there, and nowhere else.
+pub(super) fn plan(config: &Config, nearby: &[IpAddr]) -> anyhow::Result<Plan> {
     let mut plan = Plan::default();
     let mut own = BTreeSet::new();
     for (number, block) in config.blocks.iter().enumerate() {
         let addresses =
-            addresses(&block.plugins.bind).with_context(|| format!("{}", block.place))?;
+            addresses(&block.plugins.bind, nearby).with_context(|| format!("{}", block.place))?;
         own.extend(seen(&addresses)?);
         for key in &block.keys {
             for address in &addresses {
-                let address = SocketAddr::new(*address, key.port);
+                let is_led = nearby.contains(address) && (key.scheme, key.port) == LED;
+                let port = if is_led { nearby::PORT } else { key.port };
+                let address = SocketAddr::new(*address, port);
                 let place = Place {
                     scheme: key.scheme,
                     address,
@@ -102,7 +120,10 @@ fn tls(behind: &mut Behind, block: &Block, scheme: Scheme) -> anyhow::Result<()>
 }
 
 /// Where a block listens.
-fn addresses(binds: &[Bind]) -> anyhow::Result<Vec<IpAddr>> {
+fn addresses(binds: &[Bind], nearby: &[IpAddr]) -> anyhow::Result<Vec<IpAddr>> {
+    if binds.is_empty() && !nearby.is_empty() {
+        return Ok(nearby.to_vec());
+    }
     if binds.is_empty() {
         return Ok(vec![
             Ipv4Addr::UNSPECIFIED.into(),
@@ -186,7 +207,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("Corefile");
         std::fs::write(&path, text).unwrap();
-        plan(&file::read(&path, 53).unwrap().config)
+        plan(&file::read(&path, 53).unwrap().config, &[])
     }
 
     #[test]
@@ -213,6 +234,29 @@ mod tests {
         let pages: Vec<u16> = plan.pages.keys().map(|listen| listen.port).collect();
         assert_eq!(pages, [8080, 8181, 9153]);
         assert!(plan.own.iter().all(|address| !address.is_loopback()));
+    }
+
+    #[test]
+    fn nearby_addresses_are_for_blocks_that_bind_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("Corefile");
+        let text = ".:53 {\n}\ncluster.local:5353 {\n}\nexample.org {\n bind 127.0.0.1\n}\n";
+        std::fs::write(&path, text).unwrap();
+        let nearby = ["169.254.20.10", "fd00:172:30::a"].map(|ip| ip.parse().unwrap());
+        let plan = plan(&file::read(&path, 53).unwrap().config, &nearby).unwrap();
+        let places = plan
+            .places
+            .keys()
+            .map(|place| (place.address.to_string(), place.server()));
+        let expected = [
+            ("127.0.0.1:53", "dns://:53"),
+            ("169.254.20.10:5353", "dns://:5353"),
+            ("169.254.20.10:10053", "dns://:53"),
+            ("[fd00:172:30::a]:5353", "dns://:5353"),
+            ("[fd00:172:30::a]:10053", "dns://:53"),
+        ];
+        let expected = expected.map(|(at, server)| (at.to_string(), server.to_string()));
+        assert_eq!(places.collect::<Vec<_>>(), expected);
     }
 
     #[test]

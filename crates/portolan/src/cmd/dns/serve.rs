@@ -23,6 +23,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::cluster::Cluster;
 use super::file::{self, Found};
 use super::metrics::{self, Programming};
+use super::nearby::{Attendance, Keeper};
 use super::plan::{Behind, Place, Plan, plan};
 use super::{Serve, http, listen};
 
@@ -102,6 +103,7 @@ struct Running {
     open: BTreeMap<Place, (Arc<Door>, Server)>,
     pages: BTreeMap<Listen, JoinSet<()>>,
     plan: Plan,
+    attendance: Option<Attendance>,
 }
 
 /// Serves until the process is told to stop.
@@ -111,6 +113,7 @@ pub(super) async fn serve(
     plan: Plan,
     sockets: BTreeMap<Place, Bound>,
     pages: BTreeMap<Listen, TcpListener>,
+    keeper: Option<Keeper>,
 ) -> anyhow::Result<ExitCode> {
     let mut running = Running {
         args,
@@ -118,9 +121,12 @@ pub(super) async fn serve(
         open: BTreeMap::new(),
         pages: BTreeMap::new(),
         plan: Plan::default(),
+        attendance: None,
     };
     running.use_pages(&plan, pages);
     running.begin(found, plan, sockets).await?;
+    let attend = |keeper: Keeper| keeper.attend(Arc::clone(&running.state));
+    running.attendance = keeper.map(attend).transpose()?;
     running.until_told().await
 }
 
@@ -222,7 +228,7 @@ impl Running {
     }
 
     fn site(&self, place: Place, behind: &Behind, chains: &[Arc<Chain>]) -> anyhow::Result<Site> {
-        let server = format!("{}://:{}", place.scheme.name(), place.address.port());
+        let server = place.server();
         let mut zones = Vec::new();
         for (zone, block) in &behind.zones {
             let name = Name::parse(zone).with_context(|| format!("{zone} is no name"))?;
@@ -247,6 +253,7 @@ impl Running {
                 _ = terminated.recv() => break,
                 _ = interrupted.recv() => break,
                 _ = asked.recv() => self.reload().await,
+                error = lost(&mut self.attendance) => return Err(error),
                 _ = ticks.tick() => {
                     let now = Instant::now();
                     self.open.values().for_each(|(door, _)| door.site().tick(now));
@@ -285,7 +292,7 @@ impl Running {
         if found.text == self.state.now().text {
             return Ok(());
         }
-        let new = plan(&found.config)?;
+        let new = plan(&found.config, &self.args.node_local)?;
         let mut sockets = BTreeMap::new();
         for (place, behind) in &new.places {
             let old = self.plan.places.get(place);
@@ -320,6 +327,10 @@ impl Running {
     /// Lameduck: not ready any more, but still answering, until everybody has noticed.
     async fn stop(self) {
         self.state.stopping.store(true, Ordering::Relaxed);
+        let _addresses = match self.attendance {
+            Some(attendance) => attendance.give_way().await,
+            None => None,
+        };
         let config = self.state.now().config.clone();
         let blocks = config.iter().flat_map(|config| &config.blocks);
         let lameduck = blocks
@@ -334,6 +345,14 @@ impl Running {
         for (_, (_, server)) in self.open {
             server.stop(GRACE).await;
         }
+    }
+}
+
+/// Comes back when the keeper of the node's addresses is lost, which is never without one.
+async fn lost(attendance: &mut Option<Attendance>) -> anyhow::Error {
+    match attendance {
+        Some(attendance) => attendance.lost().await,
+        None => std::future::pending().await,
     }
 }
 
