@@ -179,6 +179,7 @@ fn is_planned(address: IpAddr) -> bool {
         IpAddr::V4(address) => match address.octets() {
             [10, ..] | [127, ..] => true,
             [172, 30, ..] | [192, 168, 0, _] | [203, 0, 113, _] | [198, 51, 100, _] => true,
+            [169, 254, 20, _] | [169, 254, 169, 254] => true,
             octets => octets == [0; 4] || octets == [255; 4],
         },
         IpAddr::V6(address) => {
