@@ -4,12 +4,13 @@
 #
 #   scripts/machine.sh PROGRAM [ARGUMENT…]
 #
-# The program is taken along with its libraries, and with the files named in MACHINE_FILES (whole folders, at the same
-# paths). Its output is the output here, and so is its exit status. scripts/setup.sh gets what is needed.
+# The program is taken along with its libraries, with other programs named in MACHINE_PROGRAMS, and with the files named in
+# MACHINE_FILES (whole folders, at the same paths). Its output is the output here, and so is its exit status.
+# scripts/setup.sh gets what is needed.
 set -euo pipefail
 
 if [ "$#" -lt 1 ]; then
-    sed -n '2,9s/^# \{0,1\}//p' "$0" >&2
+    sed -n '2,10s/^# \{0,1\}//p' "$0" >&2
     exit 2
 fi
 program="$(realpath "$1")"
@@ -57,8 +58,14 @@ take() {
     done
 }
 take "$program"
+for tool in ip nft ipvsadm ${MACHINE_PROGRAMS:-}; do
+    take "$(PATH="$PATH:/usr/sbin:/sbin" command -v "$tool")"
+    # Where iptables has its extensions.
+    case "$tool" in iptables*) MACHINE_FILES="${MACHINE_FILES:-} $(echo /usr/lib/*/xtables)" ;; esac
+done
+# Debug information would be most of it.
 strip "$root$program" 2>/dev/null || true
-for tool in ip nft ipvsadm; do take "$(PATH="$PATH:/usr/sbin:/sbin" command -v "$tool")"; done
+for tool in ${MACHINE_PROGRAMS:-}; do strip "$root$(PATH="$PATH:/usr/sbin:/sbin" command -v "$tool")" 2>/dev/null || true; done
 for file in ${MACHINE_FILES:-}; do
     file="$(realpath "$file")"
     mkdir -p "$root$(dirname "$file")"
@@ -68,6 +75,7 @@ done
 {
     echo '#!/bin/sh'
     echo 'mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev; mount -t tmpfs run /run'
+    echo 'mount -t cgroup2 cgroup /sys/fs/cgroup'
     echo 'mkdir -p /dev/shm; export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/ TMPDIR=/tmp RUST_BACKTRACE=1'
     # Two programs that ask for one module at once would not wait for each other.
     echo '/bin/busybox modprobe -a -q veth dummy bridge nf_tables nfnetlink nf_conntrack_netlink nft_ct nft_nat nft_chain_nat nft_masq nft_reject_inet nft_reject_ipv4 nft_reject_ipv6 nft_numgen nft_hash ip_vs ip_vs_rr ip_vs_wrr'

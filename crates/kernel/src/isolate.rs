@@ -42,6 +42,8 @@ pub fn isolated(test: &str, body: impl FnOnce()) {
         "{test} in its own namespaces ({}):\n{text}",
         output.status
     );
+    // For whoever runs tests with --nocapture.
+    eprint!("{}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// Runs a block in namespaces of its own; the first argument is the test function's name.

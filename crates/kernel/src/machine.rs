@@ -22,12 +22,21 @@ pub enum Ended {
     Missing,
 }
 
-/// Runs this very program with other arguments in the machine, with `files` at the same paths there, and tells each line
-/// that it prints.
-pub fn run(arguments: &[String], files: &[PathBuf], mut tell: impl FnMut(&str)) -> Result<Ended> {
+/// What goes along with a program.
+#[derive(Clone, Debug, Default)]
+pub struct Luggage {
+    /// Files and whole folders, at the same paths there.
+    pub files: Vec<PathBuf>,
+    /// Other programs, by their names or paths, with the libraries that they need.
+    pub programs: Vec<String>,
+}
+
+/// Runs this very program with other arguments in the machine, and tells each line that it prints.
+pub fn run(arguments: &[String], luggage: &Luggage, mut tell: impl FnMut(&str)) -> Result<Ended> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/machine.sh");
     let own = std::env::current_exe().map_err(|e| Error::call("find the test program", e))?;
-    let files: Vec<String> = files
+    let files: Vec<String> = luggage
+        .files
         .iter()
         .map(|file| file.display().to_string())
         .collect();
@@ -36,6 +45,7 @@ pub fn run(arguments: &[String], files: &[PathBuf], mut tell: impl FnMut(&str)) 
         .arg(own)
         .args(arguments)
         .env("MACHINE_FILES", files.join(" "))
+        .env("MACHINE_PROGRAMS", luggage.programs.join(" "))
         .stdin(Stdio::null())
         .stdout(Stdio::piped());
     command.die_with_parent(Signal::SIGTERM);

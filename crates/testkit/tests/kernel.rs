@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use std::sync::Mutex;
 use std::time::Instant;
 
-use portolan_kernel::machine::{self, Ended};
+use portolan_kernel::machine::{self, Ended, Luggage};
 use portolan_kernel::namespace::{Kinds, enter_new};
 use portolan_testkit::live::Outcome;
 use portolan_testkit::modes::{self, Mode};
@@ -210,7 +210,11 @@ fn prove_in_machine(mode: Mode, wanted: &Wanted) -> io::Result<Sum> {
     let mut found = None;
     let begun = Instant::now();
     writeln!(out, "\n== {} in a machine of its own", mode.name)?;
-    let ended = machine::run(&arguments, &[Scenario::folder()], |line| {
+    let luggage = Luggage {
+        files: vec![Scenario::folder()],
+        ..Luggage::default()
+    };
+    let ended = machine::run(&arguments, &luggage, |line| {
         match line.strip_prefix("matrix ") {
             Some(line) => found = Sum::read(line),
             None => drop(writeln!(io::stdout(), "  {line}")),

@@ -21,10 +21,9 @@ pub(super) const ID: u16 = 12;
 pub(super) const ZONE: u16 = 18;
 pub(super) const FILTER: u16 = 25;
 pub(super) const STATUS_MASK: u16 = 26;
-/// Bits of linux/netfilter/nf_conntrack_common.h: `IPS_SEEN_REPLY`, `IPS_ASSURED`, `IPS_DST_NAT`.
+/// Bits of linux/netfilter/nf_conntrack_common.h: `IPS_SEEN_REPLY`, `IPS_ASSURED`.
 pub(super) const SEEN_REPLY: u32 = 1 << 1;
 const ASSURED: u32 = 1 << 2;
-pub(super) const DST_NAT: u32 = 1 << 5;
 pub(super) const FILTER_ORIG_FLAGS: u16 = 1;
 /// `CTA_FILTER_F_CTA_PROTO_NUM` of the kernel's net/netfilter/nf_internals.h.
 pub(super) const FILTER_PROTO_NUM: u32 = 1 << 3;

@@ -152,8 +152,9 @@ impl Conntrack {
         let (mut left, mut failed) = (0, None);
         let question = |out: &mut Writer| {
             list(out, family, Protocol::Tcp);
-            out.number(STATUS, DST_NAT);
-            out.number(STATUS_MASK, DST_NAT | SEEN_REPLY);
+            // Nor by IPS_DST_NAT: virtual servers translate without it.
+            out.number(STATUS, 0);
+            out.number(STATUS_MASK, SEEN_REPLY);
         };
         let changes = &mut self.changes;
         let doing = "cannot list the connections to endpoints that do not answer";

@@ -1,12 +1,15 @@
 //! What becomes of connections through virtual servers when endpoints and Services go.
 
 use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use portolan_dataplane::ipvs::Ipvs;
-use portolan_kernel::IpvsTarget;
+use portolan_kernel::conntrack::NewFlows;
 use portolan_kernel::ipvs::{Settings, Timeouts, clean_up};
 use portolan_kernel::topology::Host;
+use portolan_kernel::{Conntrack, IpvsTarget};
+use portolan_model::health::{FlowKey, FlowState};
 use portolan_model::{Affinity, Backend, Endpoint, Protocol, ServicePort, Target};
 
 use crate::bed::{Bed, PATIENCE as SHORT, ask, at, serve};
@@ -188,6 +191,35 @@ pub(crate) fn a_udp_client_leaves_the_endpoint_that_is_gone_and_only_that() {
     let left: Vec<&str> = PODS.into_iter().filter(|pod| at(pod) != first).collect();
     world.load(udp(&left));
     assert_eq!(answer(), at(left[0]));
+}
+
+/// R-HEALTH-5, R-HEALTH-9: conntrack names the endpoint that a virtual server has chosen, and forgets who waits for it.
+pub(crate) fn who_waits_for_an_ejected_endpoint_gets_another_one() {
+    let mut world = World::new(tcp(&PODS[..1]));
+    serve(&world.bed.pods, at(PODS[1]));
+    let cut =
+        "table ip cut { chain in { type filter hook input priority 0; ip daddr 10.1.1.2 drop; }; }";
+    said(&world.bed.pods, &["nft", cut]);
+    let mut heard = world.bed.node.run(NewFlows::open).unwrap().unwrap();
+    heard.listen().unwrap();
+    let mut conntrack = world.bed.node.run(Conntrack::open).unwrap().unwrap();
+    let open = || TcpStream::connect_timeout(&at(SERVICE), PATIENCE);
+    let client = world.bed.outside.run(|| thread::spawn(open)).unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    let mut found = None;
+    while found.is_none() {
+        assert!(Instant::now() < deadline, "nothing is heard");
+        let tell = |key: FlowKey, replier| found = Some((key, replier));
+        heard.take(1, tell).unwrap();
+    }
+    let (key, replier) = found.unwrap();
+    assert_eq!(key.destination, at(SERVICE));
+    assert_eq!(replier.address, at(PODS[0]));
+    assert_eq!(conntrack.look(&key).unwrap(), FlowState::Unanswered);
+    world.load(tcp(&PODS[1..]));
+    assert_eq!(conntrack.leave(&[replier].into()).unwrap(), 1);
+    let mut stream = client.join().unwrap().unwrap();
+    assert_eq!(ask(&mut stream), Ok(at(PODS[1])));
 }
 
 /// Another mode takes over: what has connections stays until it has none, and so does the way to it.

@@ -14,7 +14,7 @@ mod world;
 use std::panic::catch_unwind;
 use std::process::ExitCode;
 
-use portolan_kernel::machine::{self, Ended};
+use portolan_kernel::machine::{self, Ended, Luggage};
 
 /// A test.
 struct Test {
@@ -28,7 +28,7 @@ macro_rules! tests {
     };
 }
 
-const TESTS: [Test; 9] = tests![
+const TESTS: [Test; 10] = tests![
     servers::what_is_applied_is_read_back,
     servers::every_scheduler_of_the_kernel_stands,
     servers::a_new_target_takes_over_what_stands,
@@ -37,6 +37,7 @@ const TESTS: [Test; 9] = tests![
     connections::a_connection_outlives_its_endpoint_and_its_service,
     connections::a_client_is_remembered_until_its_endpoint_goes,
     connections::a_udp_client_leaves_the_endpoint_that_is_gone_and_only_that,
+    connections::who_waits_for_an_ejected_endpoint_gets_another_one,
     connections::cleaning_up_waits_for_connections,
 ];
 
@@ -72,7 +73,7 @@ fn main() -> ExitCode {
 #[expect(clippy::print_stdout, reason = "a test program")]
 fn in_machine(wanted: &[String]) -> ExitCode {
     println!("this kernel has no IPVS: in a machine with another one");
-    let ended = machine::run(wanted, &[], |line| println!("  {line}")).unwrap();
+    let ended = machine::run(wanted, &Luggage::default(), |line| println!("  {line}")).unwrap();
     match ended {
         Ended::Status(0) => ExitCode::SUCCESS,
         Ended::Status(_) => ExitCode::FAILURE,
