@@ -220,6 +220,21 @@ fn rules_of_others_stay() {
     assert_eq!(kernel.save(Family::V4), before);
 }
 
+/// Beside ipvs mode, flows come to the filter that nothing has rewritten (docs/decisions/0007).
+#[test]
+fn the_filter_comes_last_and_goes_first() {
+    let first = |text: &str, table: &str| text.find(table).unwrap();
+    let (state, _) = IPTABLES.compile(&fake::many_services(1));
+    let all = show(&state);
+    assert!(first(&all, "*nat") < first(&all, "*filter"), "{all}");
+    let mut kernel = FakeIptables::default();
+    kernel.apply(&IPTABLES.diff(None, &state)).unwrap();
+    let found = kernel.saved(Family::V4);
+    let mut text = String::new();
+    write_removal(Family::V4, &found, kernel.chains_max, &mut text).unwrap();
+    assert!(first(&text, "*filter") < first(&text, "*nat"), "{text}");
+}
+
 /// What kube-proxy left is of our names but not of our making: it goes at once when the first State comes.
 #[test]
 fn kube_proxys_rules_are_replaced() {

@@ -6,7 +6,7 @@ use portolan_model::Family;
 
 use super::adopt::{Saved, SavedTable};
 use super::diff::{Change, Ops, diff};
-use super::name::Chain;
+use super::name::{Chain, Table};
 use super::state::State;
 
 /// Writes what `ops` change in `family`; nothing if they change nothing there. Each table is one commit, unless more
@@ -21,10 +21,16 @@ pub fn write(
     chains_max: usize,
     out: &mut dyn Write,
 ) -> fmt::Result {
-    for change in ops.changes.iter().filter(|change| change.family == family) {
-        write_change(&ops.to, change, found, chains_max, out)?;
+    let changes = ops.changes.iter().filter(|change| change.family == family);
+    let mut changes: Vec<&Change> = changes.collect();
+    // Another mode may stand beside this one, which leads flows to the addresses of Services past the filter (ipvs mode):
+    // where the filter does not stand yet, it comes when all new flows are rewritten before they meet it.
+    if found.is_empty() {
+        changes.sort_by_key(|change| change.whole && change.table == Table::Filter);
     }
-    Ok(())
+    changes
+        .into_iter()
+        .try_for_each(|change| write_change(&ops.to, change, found, chains_max, out))
 }
 
 /// How many commits that takes, if it does not rewrite everything.
@@ -33,7 +39,8 @@ pub fn commits(ops: &Ops, chains_max: usize) -> usize {
     ops.changes.iter().map(of).sum()
 }
 
-/// Writes what removes everything of ours that stands in one family; nothing if nothing does.
+/// Writes what removes everything of ours that stands in one family; nothing if nothing does. What refuses goes first,
+/// for the same reason.
 pub fn write_removal(
     family: Family,
     found: &Saved,
@@ -41,7 +48,9 @@ pub fn write_removal(
     out: &mut dyn Write,
 ) -> fmt::Result {
     let nothing = State::default();
-    for (table, stands) in found.tables() {
+    let mut tables: Vec<_> = found.tables().collect();
+    tables.sort_by_key(|(table, _)| *table != Table::Filter);
+    for (table, stands) in tables {
         if !stands.is_empty() {
             let change = Change {
                 whole: true,

@@ -12,7 +12,7 @@
 //! These chains stand in a table of their own. A connection goes on through them when its Service is gone, and also
 //! when another mode has taken over, as long as its virtual server drains.
 
-use crate::nftables::{Expr, Field, Reg, Rule, SERVER_MARK};
+use crate::nftables::{Expr, Field, Reg, Rule, SERVER_MARK, STATUS_DNAT};
 
 /// The name of the table, in family `ip` and in family `ip6`.
 pub const PATH_TABLE: &str = "portolan-ipvs";
@@ -65,10 +65,15 @@ pub fn path() -> [(PathChain, Rule); 5] {
             Expr::SetMark(reg),
         ]
     };
+    // A flow that somebody else leads to an endpoint is not for a virtual server: rules of another mode may stand for a
+    // moment beside ours, and see a flow that we have accepted.
     let of_server = [
         vec![
             Expr::Load(Field::Direction, reg),
             compare(false, &[0]),
+            Expr::Load(Field::Status, reg),
+            bits(STATUS_DNAT, 0),
+            compare(false, &[0; 4]),
             Expr::Load(Field::FlowMark, reg),
         ],
         has(SERVER_MARK).into(),

@@ -50,6 +50,7 @@ pub use element::{Element, Spot};
 pub use expr::{Expr, Field, Reg, Rejection, Rule};
 pub use layout::{AFFINITY_MAX, BaseChain, ChainId, Kind, Part, SetName, TABLE};
 pub use portal::{Portal, PortalTarget};
+pub(crate) use render::STATUS_DNAT;
 pub use show::show;
 pub use state::State;
 
