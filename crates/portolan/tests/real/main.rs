@@ -6,6 +6,7 @@ mod agent;
 mod cluster;
 mod dns;
 mod gateway;
+mod ipvs;
 mod modes;
 mod nearby;
 mod node;

@@ -7,7 +7,7 @@ use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, Condvar, Mutex, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -23,15 +23,28 @@ use portolan_kernel::{mount, namespace};
 use crate::server::Server;
 
 /// Only a failure takes so long.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 /// Where the Service of [`Node`] answers.
 pub const ADDRESSES: [&str; 2] = ["172.30.0.80:80", "192.168.0.11:30080"];
 /// The program.
-const PORTOLAN: &str = env!("CARGO_BIN_EXE_portolan");
+pub const PORTOLAN: &str = env!("CARGO_BIN_EXE_portolan");
 /// Threads that ask, half of them outside and half of them in a pod.
 const CLIENTS: usize = 8;
-/// Each of them asks once in this time: 1 000 requests a second in all.
-const BETWEEN: Duration = Duration::from_millis(8);
+
+/// How much is asked of a machine.
+#[derive(Clone, Copy)]
+pub struct Effort {
+    /// Each client asks once in this time.
+    pub between: Duration,
+    /// Requests that are made at each stage, at least.
+    pub enough: usize,
+}
+
+/// 1 000 requests a second in all.
+pub const FULL: Effort = Effort {
+    between: Duration::from_millis(8),
+    enough: 300,
+};
 
 fn net(text: &str) -> IpNet {
     text.parse().unwrap()
@@ -68,7 +81,8 @@ pub struct Node {
     client: Host,
     /// Of the pods' processes, and the root of all for the proxy.
     cgroup: Option<Cgroup>,
-    _pods: Host,
+    pods: Host,
+    hung: Hung,
     server: Server,
     proxy: Option<Child>,
     starts: usize,
@@ -99,19 +113,21 @@ impl Node {
         client.route(everywhere, near_client[0].addr()).unwrap();
         outside.route(everywhere, near_out[0].addr()).unwrap();
         node.route(everywhere, far_out[0].addr()).unwrap();
+        let hung = Hung::default();
         for pod in &far {
-            serve(&all, SocketAddr::new(pod.addr(), 8080));
+            serve(&all, SocketAddr::new(pod.addr(), 8080), &hung);
         }
         let cgroup = namespace::is_first_user().then(|| cgroup().unwrap());
         node.netns.enter().unwrap();
         let server = Server::start();
         server.wait();
-        server.apply(SERVICE);
+        server.put("/api/v1/namespaces/default/services", SERVICE);
         Node {
             outside,
             client,
             cgroup,
-            _pods: all,
+            pods: all,
+            hung,
             server,
             proxy: None,
             starts: 0,
@@ -126,7 +142,28 @@ impl Node {
             .map(|last| format!("- {{addresses: [10.1.1.{last}], conditions: {{ready: true}}}}"))
             .collect();
         let slice = format!("{SLICE}endpoints:\n{}\n", endpoints.join("\n"));
-        self.server.apply(&slice);
+        let path = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices";
+        self.server.put(path, &slice);
+    }
+
+    /// As if the process of a pod got SIGSTOP, or SIGCONT: meanwhile the kernel goes on taking connections.
+    pub fn hang(&self, pod: u8, hangs: bool) {
+        let (all, changed) = &*self.hung;
+        let pod = at(&format!("10.1.1.{pod}:8080"));
+        match hangs {
+            true => all.lock().unwrap().insert(pod),
+            false => all.lock().unwrap().remove(&pod),
+        };
+        changed.notify_all();
+    }
+
+    /// From now on nothing comes to this pod.
+    pub fn cut_off(&self, pod: u8) {
+        let rules = format!(
+            "table ip cut {{ chain in {{ type filter hook input priority 0; ip daddr 10.1.1.{pod} drop; }}; }}"
+        );
+        let cut = || Command::new("nft").arg(&rules).status();
+        assert!(self.pods.run(cut).unwrap().unwrap().success());
     }
 
     /// Starts the proxy with these arguments besides those that say where it is.
@@ -307,6 +344,11 @@ impl Node {
 
     /// Clients that ask until they are told to end.
     pub fn load(&self) -> Load {
+        self.load_of(FULL)
+    }
+
+    /// The same at another pace.
+    pub fn load_of(&self, effort: Effort) -> Load {
         let (is_over, asked) = <(Arc<AtomicBool>, Arc<AtomicUsize>)>::default();
         let failures = Arc::<Mutex<Vec<String>>>::default();
         let clients = (0..CLIENTS).map(|index| {
@@ -316,7 +358,7 @@ impl Node {
             let failures = Arc::clone(&failures);
             let ask_on = move || {
                 while !is_over.load(Ordering::Relaxed) {
-                    let next = Instant::now() + BETWEEN;
+                    let next = Instant::now() + effort.between;
                     asked.fetch_add(1, Ordering::Relaxed);
                     if let Err(error) = ask(at(to)) {
                         failures.lock().unwrap().push(format!("{to}: {error}"));
@@ -385,14 +427,25 @@ impl Load {
     }
 }
 
+/// Servers that do nothing at the moment.
+type Hung = Arc<(Mutex<BTreeSet<SocketAddr>>, Condvar)>;
+
 /// Answers every connection with its own address, until the test ends.
-fn serve(host: &Host, here: SocketAddr) {
+fn serve(host: &Host, here: SocketAddr, hung: &Hung) {
     let listener = host.run(|| TcpListener::bind(here)).unwrap().unwrap();
+    let hung = Arc::clone(hung);
+    let wait = move || {
+        let all = hung.0.lock().unwrap();
+        drop(hung.1.wait_while(all, |all| all.contains(&here)).unwrap());
+    };
     std::thread::spawn(move || {
         for stream in listener.incoming() {
             let mut stream = stream.unwrap();
+            wait();
+            let wait = wait.clone();
             std::thread::spawn(move || {
                 while stream.read(&mut [0; 8]).is_ok_and(|length| length > 0) {
+                    wait();
                     let _ = stream.write_all(here.to_string().as_bytes());
                 }
             });

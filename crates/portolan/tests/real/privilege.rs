@@ -11,14 +11,14 @@ use crate::modes;
 use crate::node::{Node, until_or};
 
 /// CAP_NET_ADMIN and CAP_NET_RAW, as /proc shows them.
-const NETWORK: &str = "0000000000003000";
+pub const NETWORK: &str = "0000000000003000";
 /// These, CAP_PERFMON and CAP_BPF.
 const WITH_BPF: &str = "000000c000003000";
 /// And CAP_SYS_ADMIN, if it was given.
 const ALL: &str = "000000c000203000";
 
 /// A user without privileges: nobody.
-const NOBODY: u32 = 65534;
+pub const NOBODY: u32 = 65534;
 
 /// Every mode of this kernel, with the capabilities that are left in it.
 fn modes() -> Vec<(&'static str, &'static str)> {
@@ -41,44 +41,49 @@ fn a_proxy_keeps_what_its_mode_needs_and_no_more() {
         let mut node = Node::new(3);
         for (mode, kept) in modes() {
             for user in users {
-                node.lead_to(&[2, 3]);
-                let capabilities = match kept {
-                    WITH_BPF => "-all,+net_admin,+net_raw,+perfmon,+bpf",
-                    _ => "-all,+net_admin,+net_raw",
-                };
-                let arguments = ["--proxy-mode", mode, "--reset-gone-connections"];
-                match user {
-                    0 => node.start(&arguments),
-                    _ => {
-                        // What root's process has left is root's.
-                        let pins = Path::new("/sys/fs/bpf/portolan");
-                        if pins.exists() {
-                            chown(pins, Some(*user), None).unwrap();
-                        }
-                        node.start_as(*user, capabilities, &arguments);
-                    }
-                }
-                until_or(|| node.stands_alone(), || node.log());
-                let kept = match (kept, user) {
-                    (WITH_BPF, 0) => ALL,
-                    _ => kept,
-                };
-                for set in ["CapEff", "CapPrm", "CapInh", "CapBnd", "CapAmb"] {
-                    assert_eq!(node.status(set), kept, "{mode} {user} {set}");
-                }
-                assert_eq!(node.status("NoNewPrivs"), "1", "{mode} {user}");
-                assert_eq!(node.status("Seccomp"), "2", "{mode} {user}: a filter");
-                let uid = node.status("Uid");
-                assert!(uid.starts_with(&user.to_string()), "{mode} {uid}");
-                node.converged(&[2, 3]);
-                node.lead_to(&[3, 4]);
-                node.converged(&[3, 4]);
-                node.end(Signal::SIGTERM);
-                // The next one has to write everything.
-                node.clean_up();
+                keeps_no_more(&mut node, mode, kept, *user);
             }
         }
     });
+}
+
+/// A proxy of this user has no more than `kept`, and works.
+pub fn keeps_no_more(node: &mut Node, mode: &str, kept: &str, user: u32) {
+    node.lead_to(&[2, 3]);
+    let capabilities = match kept {
+        WITH_BPF => "-all,+net_admin,+net_raw,+perfmon,+bpf",
+        _ => "-all,+net_admin,+net_raw",
+    };
+    let arguments = ["--proxy-mode", mode, "--reset-gone-connections"];
+    match user {
+        0 => node.start(&arguments),
+        _ => {
+            // What root's process has left is root's.
+            let pins = Path::new("/sys/fs/bpf/portolan");
+            if pins.exists() {
+                chown(pins, Some(user), None).unwrap();
+            }
+            node.start_as(user, capabilities, &arguments);
+        }
+    }
+    until_or(|| node.stands_alone(), || node.log());
+    let kept = match (kept, user) {
+        (WITH_BPF, 0) => ALL,
+        _ => kept,
+    };
+    for set in ["CapEff", "CapPrm", "CapInh", "CapBnd", "CapAmb"] {
+        assert_eq!(node.status(set), kept, "{mode} {user} {set}");
+    }
+    assert_eq!(node.status("NoNewPrivs"), "1", "{mode} {user}");
+    assert_eq!(node.status("Seccomp"), "2", "{mode} {user}: a filter");
+    let uid = node.status("Uid");
+    assert!(uid.starts_with(&user.to_string()), "{mode} {uid}");
+    node.converged(&[2, 3]);
+    node.lead_to(&[3, 4]);
+    node.converged(&[3, 4]);
+    node.end(Signal::SIGTERM);
+    // The next one has to write everything.
+    node.clean_up();
 }
 
 /// One that stands where the proxy looks for `iptables-nft-save`. A setting of the network tells how far it came.

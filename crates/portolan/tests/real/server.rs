@@ -90,6 +90,29 @@ impl Server {
         self.kubectl(&["apply", "-f", path.to_str().unwrap()]);
     }
 
+    /// Creates an object in a collection, or changes it. Where a machine is emulated, kubectl would take seconds for it.
+    pub fn put(&self, collection: &str, manifest: &str) {
+        let object: serde_json::Value = serde_norway::from_str(manifest).unwrap();
+        let name = object["metadata"]["name"].as_str().unwrap();
+        let body = object.to_string().into_bytes();
+        let create = http::Request::post(collection).header("content-type", "application/json");
+        let change = http::Request::patch(format!("{collection}/{name}"))
+            .header("content-type", "application/merge-patch+json");
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        runtime.enable_all().build().unwrap().block_on(async {
+            let config = self.kubeconfig();
+            let client = portolan_k8s::client(Some(&config)).await.unwrap();
+            let create = client.request::<serde_json::Value>(create.body(body.clone()).unwrap());
+            match create.await {
+                Err(kube::Error::Api(status)) if status.code == 409 => {
+                    let change = client.request::<serde_json::Value>(change.body(body).unwrap());
+                    change.await.unwrap();
+                }
+                created => drop(created.unwrap()),
+            }
+        });
+    }
+
     /// How to reach it.
     pub fn kubeconfig(&self) -> PathBuf {
         self.dir.path().join("kubeconfig")
