@@ -120,8 +120,10 @@ fn open_once(listener: &Listener, threads: usize) -> io::Result<Sockets> {
 fn open_stream(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     only_v6(&socket, address)?;
-    // A process that follows another one listens at once, while connections of before are still waiting for their end.
+    // A process that follows another one listens at once, while connections of before are still waiting for their end,
+    // and beside it, as with datagrams: when one of the two ends the other one goes on.
     socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&SockAddr::from(address))?;
     socket.listen(BACKLOG)?;

@@ -1,7 +1,7 @@
 //! `portolan dns`: answers for the names of a cluster and forwards all others, as a Corefile says; takes CoreDNS' place.
 //!
 //! ```text
-//!   Corefile ─▶ plan (which blocks answer where) ─▶ sockets ─▶ privileges are dropped ─▶ runtime
+//!   Corefile ─▶ plan (which blocks answer where) ─▶ privileges are dropped ─▶ names are listed ─▶ sockets
 //!   API ──watch──▶ cluster (one for each `kubernetes`) ─▶ Live ─┐
 //!   file changed ─▶ new plan ─▶ new Site ──swap──▶ Door ◀───────┴── queries
 //! ```
@@ -55,7 +55,7 @@ pub(crate) struct Serve {
     /// How the API is reached by `kubernetes` blocks that do not say it [default: $KUBECONFIG, ~/.kube/config, or the pod].
     #[arg(long)]
     kubeconfig: Option<PathBuf>,
-    /// Become this user (its number, or NUMBER:GROUP) once all sockets are open.
+    /// Become this user (its number, or NUMBER:GROUP) before anything is asked or answered.
     #[arg(long)]
     user: Option<User>,
     /// Answer on this node itself, at these addresses, such as 169.254.20.10 and the ClusterIP of kube-dns; while this
@@ -117,24 +117,27 @@ fn serve(args: Serve) -> anyhow::Result<ExitCode> {
         [] => None,
         addresses => Some(nearby::Keeper::start(addresses)?),
     };
-    // Privileges belong to threads: sockets are opened, and privileges dropped, before there is a second one.
-    let sockets = listen::open_all(&plan)?;
+    // Privileges belong to threads: they are dropped before there is a second one.
     let pages = http::open_all(&plan)?;
     drop_privileges(args.user)?;
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
-    runtime.block_on(serve::serve(args, found, plan, sockets, pages, keeper))
+    runtime.block_on(serve::serve(args, found, plan, pages, keeper))
 }
 
-/// What is left is the right to open ports below 1024, for a file that changes; of another user not even that.
+/// What is left is the right to open ports below 1024: sockets are opened when there are names to answer with, and others
+/// when the file changes.
 fn drop_privileges(user: Option<User>) -> anyhow::Result<()> {
-    confine::keep_only(&[Capability::NetBindService]).context("cannot drop privileges")?;
-    let Some(User { user, group }) = user else {
-        return Ok(());
-    };
-    let become_user = || -> nix::Result<()> {
-        nix::unistd::setgroups(&[])?;
-        nix::unistd::setgid(group.into())?;
-        nix::unistd::setuid(user.into())
-    };
-    become_user().with_context(|| format!("cannot become user {user} of group {group} (--user)"))
+    if let Some(User { user, group }) = user {
+        let become_user = || -> nix::Result<()> {
+            nix::sys::prctl::set_keepcaps(true)?;
+            nix::unistd::setgroups(&[])?;
+            nix::unistd::setgid(group.into())?;
+            nix::unistd::setuid(user.into())
+        };
+        let words = || format!("cannot become user {user} of group {group} (--user)");
+        become_user().with_context(words)?;
+    }
+    confine::keep_only(&[Capability::NetBindService])
+        .map(drop)
+        .context("cannot drop privileges")
 }

@@ -1,6 +1,7 @@
 //! `portolan dns` as a process: names of an API and of another server, asked for by dig.
 
-use std::net::UdpSocket;
+use std::collections::BTreeMap;
+use std::net::{TcpListener, UdpSocket};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use portolan_kernel::command::CommandNamespaces;
+use portolan_kernel::namespace::is_first_user;
 use portolan_kernel::{Links, isolated};
 
 use crate::node::until;
@@ -292,6 +294,108 @@ fn no_query_is_lost_when_the_file_changes() {
         let (asked, lost) = asking.join().unwrap();
         assert!(asked > 100, "{asked}");
         assert_eq!(lost, 0, "of {asked}");
+    });
+}
+
+/// What many clients, each with a socket of its own, are told about the name `x`: the last byte of its address. Each asks
+/// once.
+fn asked_by_many() -> BTreeMap<Option<u8>, u32> {
+    let query = b"\x00\x07\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x01x\x00\x00\x01\x00\x01";
+    let sockets: Vec<UdpSocket> = (0..64)
+        .map(|_| {
+            let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+            socket.connect("127.0.0.1:53").unwrap();
+            let patience = Some(Duration::from_secs(2));
+            socket.set_read_timeout(patience).unwrap();
+            socket.send(query).unwrap();
+            socket
+        })
+        .collect();
+    let mut told = BTreeMap::new();
+    for socket in sockets {
+        let mut answer = [0; 512];
+        let length = socket.recv(&mut answer).ok();
+        let last = length.map(|length| answer[length - 1]);
+        *told.entry(last).or_default() += 1;
+    }
+    told
+}
+
+#[test]
+fn two_processes_share_a_port_and_only_who_can_answer_is_asked() {
+    isolated!(
+        two_processes_share_a_port_and_only_who_can_answer_is_asked,
+        {
+            Links::here().unwrap().up("lo").unwrap();
+            let dir = tempfile::tempdir().unwrap();
+            let kubeconfig = dir.path().join("kubeconfig");
+            let begin = |last: u8, more: &str| {
+                let path = dir.path().join(format!("Corefile-{last}"));
+                let hosts = format!("hosts /dev/null {{\n 203.0.113.{last} x\n }}");
+                let text = format!(".:53 {{\n bind 127.0.0.1\n {hosts}\n {more}\n}}\n");
+                std::fs::write(&path, text).unwrap();
+                start(&path, &kubeconfig)
+            };
+            let told_by = |who: &[u8]| {
+                let told = asked_by_many();
+                told.keys().copied().eq(who.iter().map(|last| Some(*last)))
+            };
+            let first = begin(1, "");
+            until("the first one answers", || told_by(&[1]));
+            // An API that never says anything.
+            let mute = TcpListener::bind("127.0.0.1:0").unwrap();
+            mute.set_nonblocking(true).unwrap();
+            let text = format!(
+                "{{apiVersion: v1, kind: Config, current-context: x, users: [{{name: u, user: {{}}}}],
+                clusters: [{{name: c, cluster: {{server: \"http://{}\"}}}}],
+                contexts: [{{name: x, context: {{cluster: c, user: u}}}}]}}",
+                mute.local_addr().unwrap()
+            );
+            std::fs::write(&kubeconfig, text).unwrap();
+            let second = begin(2, "kubernetes cluster.local {\n startup_timeout 60s\n }");
+            let mut asked = None;
+            until("the API is asked", || {
+                asked = mute.accept().ok();
+                asked.is_some()
+            });
+            for _ in 0..10 {
+                assert_eq!(asked_by_many(), BTreeMap::from([(Some(1), 64)]));
+            }
+            drop(second);
+            let _third = begin(3, "");
+            until("both answer", || told_by(&[1, 3]));
+            // kill -9
+            drop(first);
+            for _ in 0..10 {
+                assert_eq!(asked_by_many(), BTreeMap::from([(Some(3), 64)]));
+            }
+        }
+    );
+}
+
+#[test]
+fn another_user_keeps_the_right_to_its_ports_and_no_more() {
+    isolated!(another_user_keeps_the_right_to_its_ports_and_no_more, {
+        Links::here().unwrap().up("lo").unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("Corefile");
+        let text = ".:53 {\n bind 127.0.0.1\n hosts /dev/null {\n 203.0.113.1 x\n }\n}\n";
+        std::fs::write(&path, text).unwrap();
+        // In a user namespace of ours there is nobody else.
+        let user = if is_first_user() { "65534" } else { "0" };
+        let mut command = Command::new(env!("CARGO_BIN_EXE_portolan"));
+        command.args(["dns", "--user", user, "--conf"]).arg(&path);
+        command.die_with_parent(Signal::SIGKILL);
+        let dns = Running(command.spawn().unwrap());
+        until("names are answered", || dig("x").contains("203.0.113.1"));
+        let status = std::fs::read_to_string(format!("/proc/{}/status", dns.0.id())).unwrap();
+        let users = format!("Uid:\t{user}\t{user}\t{user}\t{user}");
+        assert!(status.contains(&users), "{status}");
+        for set in ["CapEff", "CapPrm", "CapInh"] {
+            let only = format!("{set}:\t0000000000000400");
+            assert!(status.contains(&only), "only ports below 1024: {status}");
+        }
+        assert!(status.contains("NoNewPrivs:\t1"), "{status}");
     });
 }
 

@@ -1,6 +1,5 @@
 //! The sockets of a plan.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -11,21 +10,10 @@ use portolan_dns::server::{Bound, Listener, Protocol, bind};
 use rustls::ServerConfig;
 
 use super::certificate::Certificate;
-use super::plan::{Behind, Place, Plan};
-
-/// Opens all sockets, or none.
-pub(super) fn open_all(plan: &Plan) -> anyhow::Result<BTreeMap<Place, Bound>> {
-    let mut open = BTreeMap::new();
-    for (place, behind) in &plan.places {
-        if let Some(bound) = open_one(*place, behind)? {
-            open.insert(*place, bound);
-        }
-    }
-    Ok(open)
-}
+use super::plan::{Behind, Place};
 
 /// Opens the sockets of one place; there are none where the machine has no IPv6.
-pub(super) fn open_one(place: Place, behind: &Behind) -> anyhow::Result<Option<Bound>> {
+pub(super) fn open(place: Place, behind: &Behind) -> anyhow::Result<Option<Bound>> {
     let protocol = match (place.scheme, &behind.tls) {
         (Scheme::Tls, Some(tls)) => Protocol::Tls(config(tls, &[b"dot"])?),
         (Scheme::Https, Some(tls)) => Protocol::Https(config(tls, &[b"h2", b"http/1.1"])?),

@@ -111,7 +111,6 @@ pub(super) async fn serve(
     args: Serve,
     found: Found,
     plan: Plan,
-    sockets: BTreeMap<Place, Bound>,
     pages: BTreeMap<Listen, TcpListener>,
     keeper: Option<Keeper>,
 ) -> anyhow::Result<ExitCode> {
@@ -124,20 +123,17 @@ pub(super) async fn serve(
         attendance: None,
     };
     running.use_pages(&plan, pages);
-    running.begin(found, plan, sockets).await?;
+    running.begin(found, plan).await?;
     let attend = |keeper: Keeper| keeper.attend(Arc::clone(&running.state));
     running.attendance = keeper.map(attend).transpose()?;
     running.until_told().await
 }
 
 impl Running {
-    /// From now on this configuration counts. What can fail comes first.
-    async fn begin(
-        &mut self,
-        found: Found,
-        plan: Plan,
-        sockets: BTreeMap<Place, Bound>,
-    ) -> anyhow::Result<()> {
+    /// From now on this configuration counts. What can fail comes first. A socket for queries is opened when there are
+    /// names to answer with: until then another process at the same address gets all of them, or a client is refused at
+    /// once, and nobody's query lies here waiting.
+    async fn begin(&mut self, found: Found, plan: Plan) -> anyhow::Result<()> {
         let config = Arc::new(found.config);
         let clusters = self.clusters(&config, &plan).await?;
         let chains = config
@@ -146,7 +142,7 @@ impl Running {
             .map(|block| chain(block, &clusters, &plan));
         let chains = chains.collect::<anyhow::Result<Vec<_>>>()?;
         listed(&clusters).await;
-        let mut sockets = sockets;
+        let mut sockets = self.open_new(&plan)?;
         for (place, behind) in &plan.places {
             let site = self.site(*place, behind, &chains)?;
             if let Some((door, _)) = self.open.get(place) {
@@ -183,6 +179,19 @@ impl Running {
             text: found.text,
         };
         Ok(())
+    }
+
+    /// Opens all sockets that are not open yet, or none.
+    fn open_new(&self, plan: &Plan) -> anyhow::Result<BTreeMap<Place, Bound>> {
+        let mut sockets = BTreeMap::new();
+        for (place, behind) in &plan.places {
+            if !self.open.contains_key(place)
+                && let Some(bound) = listen::open(*place, behind)?
+            {
+                sockets.insert(*place, bound);
+            }
+        }
+        Ok(sockets)
     }
 
     fn use_pages(&mut self, plan: &Plan, listeners: BTreeMap<Listen, TcpListener>) {
@@ -293,14 +302,8 @@ impl Running {
             return Ok(());
         }
         let new = plan(&found.config, &self.args.node_local)?;
-        let mut sockets = BTreeMap::new();
         for (place, behind) in &new.places {
             let old = self.plan.places.get(place);
-            if old.is_none()
-                && let Some(bound) = listen::open_one(*place, behind)?
-            {
-                sockets.insert(*place, bound);
-            }
             if old.is_some_and(|old| old.tls != behind.tls) {
                 bail!(
                     "the certificate of {} is read when the process starts; restart it",
@@ -318,7 +321,7 @@ impl Running {
                 }
             }
         }
-        self.begin(found, new.clone(), sockets).await?;
+        self.begin(found, new.clone()).await?;
         self.use_pages(&new, pages);
         tracing::info!("{} has changed and is used", self.args.conf.display());
         Ok(())
