@@ -332,6 +332,30 @@ fn there_are_so_many_streams_and_silent_ones_make_room() {
 }
 
 #[test]
+fn a_client_that_takes_no_answers_has_gone_away() {
+    let limits = Limits {
+        write: Duration::from_millis(200),
+        idle: PATIENCE * 2,
+        ..Limits::default()
+    };
+    let fixture = Fixture::plain(limits);
+    let mut stream = fixture.stream();
+    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    let many = framed(&query(1, "now.test")).repeat(1000);
+    // Its answers fill what lies between us, and then nobody reads what it asks.
+    let error = loop {
+        if let Err(error) = stream.write_all(&many) {
+            break error;
+        }
+    };
+    use std::io::ErrorKind::{BrokenPipe, ConnectionReset};
+    assert!(
+        matches!(error.kind(), BrokenPipe | ConnectionReset),
+        "the server hangs up: {error}"
+    );
+}
+
+#[test]
 fn a_transfer_has_many_messages() {
     let fixture = Fixture::plain(Limits::default());
     let mut stream = fixture.stream();

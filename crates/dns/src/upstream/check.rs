@@ -11,9 +11,9 @@ use crate::message::Question;
 use crate::wire::{Name, class, rcode, rtype};
 
 /// Between two tries to find out whether a server asks us in turn, as long as it does not answer.
-const LOOP_RETRY: Duration = Duration::from_secs(1);
+pub(super) const LOOP_RETRY: Duration = Duration::from_secs(1);
 /// So many tries: a server that comes up later than this is looked at when its checks succeed again.
-const LOOP_TRIES_MAX: usize = 60;
+pub(super) const LOOP_TRIES_MAX: usize = 60;
 
 /// Waits for failures, and checks until there is an answer that is no SERVFAIL. Never ends.
 pub(super) async fn watch(server: Arc<Server>, check: Check) {

@@ -47,7 +47,8 @@ pub struct Forward {
     pub options: Options,
     servers: Vec<Arc<Server>>,
     turn: AtomicUsize,
-    room: Semaphore,
+    /// For queries that wait.
+    pub(super) room: Semaphore,
     /// Queries that found no room.
     pub rejected: AtomicU64,
     /// Queries that found all servers down.

@@ -350,6 +350,32 @@ async fn so_many_wait_and_no_more() {
     assert_eq!(forward.rejected.load(Ordering::Relaxed), 1);
 }
 
+#[tokio::test]
+async fn a_forward_without_a_number_has_room_for_many_all_the_same() {
+    let server = play(Manner::Well).await;
+    let forward = forward(&[&server], "");
+    let others = forward.room.try_acquire_many(CONCURRENT_DEFAULT as u32 - 1);
+    answered(&forward).await.expect("one more has room");
+    let last = forward.room.try_acquire().expect("it has left");
+    assert!(matches!(answered(&forward).await, Err(Failed::Busy)));
+    drop((others, last));
+    answered(&forward).await.expect("there is room again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn whether_a_silent_server_asks_us_is_tried_so_often() {
+    let silent = play(Manner::Silent).await;
+    let forward = forward(&[&silent], "");
+    let tries = check::LOOP_TRIES_MAX as u32;
+    let (least, most) = (check::LOOP_RETRY, check::LOOP_RETRY + TRY_TIMEOUT);
+    let began = tokio::time::Instant::now();
+    let trying = check::find_loop(Arc::clone(&forward.servers()[0]));
+    let ended = tokio::time::timeout(most * (tries + 1), trying).await;
+    ended.expect("it is given up");
+    // In virtual time: every try was made.
+    assert!(began.elapsed() >= least * tries);
+}
+
 #[tokio::test(start_paused = true)]
 async fn nobody_waits_longer_than_the_deadline() {
     let silent = [

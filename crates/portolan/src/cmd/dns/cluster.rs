@@ -245,3 +245,60 @@ fn told<K>(
         Event::Delete(object) => gone(object),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use portolan_dns::wire::Query;
+    use portolan_dns::zone::Outcome;
+    use portolan_model::names::{Owner, Service, ServiceKind};
+
+    use super::*;
+
+    /// `a.ns.svc.cluster.local`, A.
+    const QUERY: &[u8] =
+        b"\0\x01\x01\0\0\x01\0\0\0\0\0\0\x01a\x02ns\x03svc\x07cluster\x05local\0\0\x01\0\x01";
+
+    fn answers(live: &Live) -> bool {
+        let query = Query::read(QUERY).unwrap();
+        let mut out = Vec::new();
+        let outcome = live.load().answer(&query, 512, 0, &mut out);
+        outcome == Outcome::Answered && out[7] == 1
+    }
+
+    /// The first change is the Service that is asked for, the others come as fast as they are taken.
+    fn change(number: usize) -> Change {
+        let label = |text: &str| Label::new(text).unwrap();
+        match number {
+            0 => Change::Namespace(label("ns")),
+            1 => Change::Service(Service {
+                owner: Owner::new("ns", "a").unwrap(),
+                kind: ServiceKind::ClusterIp(vec!["172.30.0.1".parse().unwrap()]),
+                ports: Vec::new(),
+                external: Vec::new(),
+                external_names: Vec::new(),
+                publish_not_ready: false,
+                selects: true,
+            }),
+            number => Change::Namespace(label(&format!("n{number}"))),
+        }
+    }
+
+    #[tokio::test]
+    async fn names_are_published_after_so_many_changes_however_fast_they_come() {
+        let mut index = Index::new(Config {
+            zones: vec![Name::parse("cluster.local").unwrap()],
+            ..Config::default()
+        });
+        let live = Live::new(&index);
+        let mut published_at = None;
+        let changes = stream::iter(0..3 * BURST_MAX).map(|number| {
+            if published_at.is_none() && answers(&live) {
+                published_at = Some(number);
+            }
+            change(number)
+        });
+        let (listed, programming) = (AtomicBool::new(false), Programming::default());
+        follow(&mut index, changes, &live, &listed, &programming).await;
+        assert_eq!(published_at, Some(BURST_MAX));
+    }
+}

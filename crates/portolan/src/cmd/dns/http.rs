@@ -70,3 +70,50 @@ fn answer(path: &str, roles: Roles, state: &State) -> Response<Full<Bytes>> {
         _ => reply(StatusCode::NOT_FOUND, TEXT, "404 page not found\n".into()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    const REQUEST: &[u8] = b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n";
+    /// Only a failure waits for so long.
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    async fn is_answered(stream: &mut TcpStream, patience: Duration) -> bool {
+        let mut bytes = [0; 512];
+        let read = tokio::time::timeout(patience, stream.read(&mut bytes)).await;
+        matches!(read, Ok(Ok(length)) if bytes[..length].ends_with(b"OK"))
+    }
+
+    #[tokio::test]
+    async fn so_many_connections_are_served_and_the_next_one_waits() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let address = listener.local_addr().unwrap();
+        let roles = Roles {
+            health: true,
+            ..Roles::default()
+        };
+        let mut task = tokio::task::JoinSet::new();
+        task.spawn(serve(listener, roles, Arc::default()));
+        let mut streams = Vec::new();
+        for _ in 0..=CONNECTIONS_MAX {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(REQUEST).await.unwrap();
+            streams.push(stream);
+        }
+        let mut last = streams.pop().unwrap();
+        for stream in &mut streams {
+            assert!(is_answered(stream, PATIENCE).await);
+        }
+        // All others are answered and are open still.
+        assert!(!is_answered(&mut last, Duration::from_millis(100)).await);
+        drop(streams.pop());
+        assert!(is_answered(&mut last, PATIENCE).await, "there is room now");
+    }
+}

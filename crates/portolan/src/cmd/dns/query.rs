@@ -25,8 +25,8 @@ use why::Objects;
 
 /// Dots from which on a name is tried as it stands first, in pods.
 const NDOTS: usize = 5;
-/// Names that are tried for one: resolv.conf holds 32 search paths (kubelet, MaxDNSSearchPaths).
-const NAMES_MAX: usize = 33;
+/// Search paths of a pod, the others are left out: so many are in its resolv.conf (kubelet, MaxDNSSearchPaths).
+const SEARCH_MAX: usize = 32;
 
 /// Arguments of `portolan dns query`.
 #[derive(clap::Args)]
@@ -110,7 +110,7 @@ async fn explain(args: &Args) -> anyhow::Result<Explanation> {
     let zone = zone(&args.domain, &objects)?;
     let resolver = resolver(args, &client).await?;
     let mut steps = Vec::new();
-    for name in resolver.names(&args.name).into_iter().take(NAMES_MAX) {
+    for name in resolver.names(&args.name) {
         let step = step(&name, kind, &zone, &objects, &args.domain)?;
         let last = step.last;
         steps.push(step);
@@ -200,6 +200,7 @@ impl Resolver {
         let mut names: Vec<String> = self
             .search
             .iter()
+            .take(SEARCH_MAX)
             .map(|end| format!("{name}.{end}."))
             .collect();
         let bare = format!("{name}.");
@@ -421,6 +422,20 @@ mod tests {
         assert_eq!(resolver.names("x"), ["x.a.", "x.b.", "x."]);
         assert_eq!(resolver.names("x.y.z"), ["x.y.z.", "x.y.z.a.", "x.y.z.b."]);
         assert_eq!(resolver.names("x."), ["x."]);
+    }
+
+    #[test]
+    fn search_paths_that_no_resolv_conf_holds_are_left_out() {
+        let resolver = Resolver {
+            search: (0..=SEARCH_MAX)
+                .map(|number| format!("s{number}"))
+                .collect(),
+            ndots: NDOTS,
+            notes: Vec::new(),
+        };
+        let names = resolver.names("x");
+        assert_eq!(names.len(), SEARCH_MAX + 1);
+        assert_eq!(names[SEARCH_MAX - 1..], ["x.s31.", "x."]);
     }
 
     #[test]
