@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 
-.PHONY: help setup build demo test matrix check fmt lint deny tidy bench soak fuzz
+.PHONY: help setup build demo test matrix check fmt lint deny tidy bench soak fuzz names
 
 help: ## say what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
@@ -40,8 +40,8 @@ deny: ## licences, bans and sources of the dependencies
 tidy: ## the laws of ARCHITECTURE.md
 	$(CARGO) xtask tidy
 
-bench: ## measure, all or ONLY="a part"; PEER_KUBE_PROXY=path and PEER_HAPROXY=path measure these beside it
-	@scripts/setup.sh demo
+bench: ## measure, all or ONLY="a part"; PEER_KUBE_PROXY=path, PEER_HAPROXY=path and PEER_COREDNS=path measure these beside it
+	@scripts/setup.sh bench
 	$(CARGO) build --locked --release --package portolan --package portolan-testkit --bin portolan --bin bench
 	"$${CARGO_TARGET_DIR:-target}/release/bench" $(if $(ONLY),--only "$(ONLY)")
 
@@ -52,3 +52,8 @@ soak: ## ten minutes of rolling updates under load, hung processes and a node th
 	@scripts/setup.sh demo
 	$(CARGO) build --locked --release --package portolan
 	$(CARGO) run --locked --package portolan-testkit --bin soak
+
+names: ## long runs of names: answerers are killed, ten minutes of changes, an hour of random questions
+	@scripts/setup.sh demo
+	$(CARGO) build --locked --release --package portolan --package portolan-testkit --bin portolan --bin names
+	"$${CARGO_TARGET_DIR:-target}/release/names" all
