@@ -3,6 +3,7 @@
 #
 #   scripts/setup.sh         for everything that `make test` does
 #   scripts/setup.sh demo    only for building and running
+#   scripts/setup.sh bench   for these and `make bench`
 set -euo pipefail
 
 want="${1:-all}"
@@ -33,6 +34,10 @@ if [ "$want" = all ]; then
     need drill ldnsutils
     need musl-gcc musl-tools
     need python3 python3-minimal
+fi
+# Asks for names in the benchmark.
+if [ "$want" = bench ]; then
+    need dnsperf dnsperf
 fi
 # The small machine in which ipvs mode is tested (scripts/machine.sh).
 if [ "$want" = all ]; then

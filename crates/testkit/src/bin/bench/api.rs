@@ -35,6 +35,9 @@ const NODES: &str = "/api/v1/nodes";
 /// A running API server. It ends when this is dropped.
 pub struct Api {
     child: Child,
+    portolan: PathBuf,
+    /// Its sockets, for one that follows it.
+    sockets: Vec<TcpListener>,
     client: Client,
     pub runtime: Runtime,
     folder: TempDir,
@@ -58,29 +61,10 @@ impl Api {
             .prefix("portolan-bench-")
             .tempdir_in(parent)
             .map_err(|e| e.to_string())?;
-        let log = File::create(folder.path().join("apiserver.log")).map_err(|e| e.to_string())?;
         let kubeconfig = folder.path().join("kubeconfig");
-        let mut command = Command::new(portolan);
-        command
-            .args(["apiserver", "--advertise-address", &ADDRESS.to_string()])
-            .args(["--service-cluster-ip-range", SERVICE_RANGE])
-            .arg("--data-dir")
-            .arg(folder.path().join("data"))
-            .arg("--kubeconfig-out")
-            .arg(&kubeconfig)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .die_with_parent(Signal::SIGKILL);
         // The last socket is the one that the server's own controllers use, so it must be ours.
-        for (number, listener) in (FIRST_FD..).zip(elsewhere.into_iter().chain([listen()?])) {
-            command
-                .args(["--listen-fd", &number.to_string()])
-                .pass_fd(OwnedFd::from(listener), number);
-        }
-        let child = command
-            .spawn()
-            .map_err(|e| format!("cannot start {}: {e}", portolan.display()))?;
+        let sockets: Vec<TcpListener> = elsewhere.into_iter().chain([listen()?]).collect();
+        let child = serve(portolan, folder.path(), &sockets)?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -92,6 +76,8 @@ impl Api {
         let client = client.map_err(|e| e.to_string())?;
         Ok(Api {
             child,
+            portolan: portolan.to_owned(),
+            sockets,
             client,
             runtime,
             folder,
@@ -117,12 +103,25 @@ impl Api {
                 (SLICES.to_owned(), shape.slice(index, None)),
             ]
         });
-        let writes = stream::iter([node].into_iter().chain(all))
-            .map(|(path, object)| self.send("POST", path, Some(object)));
+        self.create([node].into_iter().chain(all))
+    }
+
+    /// Creates objects, many at a time.
+    pub fn create(&self, all: impl Iterator<Item = (String, Value)>) -> Result<(), String> {
+        let writes = stream::iter(all).map(|(path, object)| self.send("POST", path, Some(object)));
         let done = writes
             .buffer_unordered(WRITES_MAX)
             .try_for_each(|()| async { Ok(()) });
         self.runtime.block_on(done)
+    }
+
+    /// `kill -9`, and one with the same store and sockets in its place. Connections are broken by it, and versions of
+    /// before are too old for its watches.
+    pub fn restart(&mut self) -> Result<(), String> {
+        let ended = self.child.kill().and_then(|()| self.child.wait());
+        ended.map_err(|e| format!("cannot end the API server: {e}"))?;
+        self.child = serve(&self.portolan, self.folder.path(), &self.sockets)?;
+        Ok(())
     }
 
     /// Sends one request and waits for its answer, which must be a success.
@@ -139,6 +138,36 @@ impl Api {
     pub fn client(&self) -> Client {
         self.client.clone()
     }
+}
+
+/// Starts a server at these sockets, with its store and its log in a folder.
+fn serve(portolan: &Path, folder: &Path, sockets: &[TcpListener]) -> Result<Child, String> {
+    let log = File::options()
+        .create(true)
+        .append(true)
+        .open(folder.join("apiserver.log"))
+        .map_err(|e| e.to_string())?;
+    let mut command = Command::new(portolan);
+    command
+        .args(["apiserver", "--advertise-address", &ADDRESS.to_string()])
+        .args(["--service-cluster-ip-range", SERVICE_RANGE])
+        .arg("--data-dir")
+        .arg(folder.join("data"))
+        .arg("--kubeconfig-out")
+        .arg(folder.join("kubeconfig"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log)
+        .die_with_parent(Signal::SIGKILL);
+    for (number, socket) in (FIRST_FD..).zip(sockets) {
+        let socket = socket.try_clone().map_err(|e| e.to_string())?;
+        command
+            .args(["--listen-fd", &number.to_string()])
+            .pass_fd(OwnedFd::from(socket), number);
+    }
+    command
+        .spawn()
+        .map_err(|e| format!("cannot start {}: {e}", portolan.display()))
 }
 
 /// Sends one request and waits for its answer, which must be a success.

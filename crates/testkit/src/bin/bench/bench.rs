@@ -11,6 +11,7 @@ use crate::agent::{self, Plan, Run};
 use crate::api::{self, Api};
 use crate::bed::Bed;
 use crate::contender::{self, Contender, PeerMode};
+use crate::dns;
 use crate::document::{self, Machine};
 use crate::haproxy;
 use crate::objects::Shape;
@@ -134,6 +135,9 @@ pub fn run(only: &str) -> Result<(), String> {
             let all: Vec<&Contender> = [&ours].into_iter().chain(peers).collect();
             bench.traffic(&portolan, mode, &all)?;
         }
+    }
+    if format!("dns, {}", dns::SHAPE).contains(only) {
+        bench.dns(&portolan)?;
     }
     bench.report.notes.push(LEFT_OUT.into());
     bench.write(only.is_empty())
@@ -269,6 +273,19 @@ impl Bench {
             };
             self.tell_traffic(through, mode, &worth[1]);
             self.tell_traffic(Some(&direct), mode, &worth[0]);
+        }
+        Ok(())
+    }
+
+    /// Answers to names; ours first, so that a peer's value has a ratio.
+    fn dns(&mut self, portolan: &Path) -> Result<(), String> {
+        let part = format!("dns, {}", dns::SHAPE);
+        let (figures, notes) =
+            dns::measure(portolan, &|line| self.say(&format!("{part}: {line}")))?;
+        self.report.notes.extend(notes);
+        for figure in figures {
+            let name = format!("{part}: {}", figure.what);
+            self.add(figure.peer.as_deref(), &name, figure.value, figure.unit);
         }
         Ok(())
     }

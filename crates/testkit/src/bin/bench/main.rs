@@ -1,5 +1,5 @@
 //! `make bench`: what programming the data planes costs, what an agent needs, and what its packets feel; a
-//! kube-proxy that `PEER_KUBE_PROXY` names is measured beside it, and haproxy (`PEER_HAPROXY`) beside userspace mode.
+//! kube-proxy that `PEER_KUBE_PROXY` names is measured beside it, haproxy (`PEER_HAPROXY`) beside userspace mode, and other DNS servers beside ours.
 //!
 //! ```text
 //!   bench [--only WORDS]
@@ -7,6 +7,7 @@
 //!     agent         `portolan proxy` as a process, against `portolan apiserver` (agent.rs)
 //!     packets       connections through the node of such an agent               (packets.rs)
 //!     traffic       each mode: connections, streams and datagrams               (traffic.rs)
+//!     dns           `portolan dns`, alone on a core, asked by dnsperf           (dns.rs)
 //!        └──▶ Report ──▶ bench/out/results.json; docs/performance.md and .svg, when nothing was left out
 //! ```
 //!
@@ -17,6 +18,7 @@ mod api;
 mod bed;
 mod bench;
 mod contender;
+mod dns;
 mod document;
 mod haproxy;
 mod monitor;

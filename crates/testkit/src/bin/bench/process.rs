@@ -34,6 +34,41 @@ pub fn processor_time(process: &str) -> Duration {
     ticks(&std::fs::read_to_string(path).unwrap_or_default())
 }
 
+/// A process, and all that it and its children have started and that still live.
+pub fn family(process: u32) -> Vec<u32> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let numbers = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let parents: Vec<(u32, u32)> = numbers
+        .filter_map(|pid| {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+            Some((pid, parent(&stat)?))
+        })
+        .collect();
+    let mut family = vec![process];
+    let mut next = 0;
+    while let Some(&of) = family.get(next) {
+        let children = parents
+            .iter()
+            .filter(|(pid, parent)| *parent == of && !family.contains(pid));
+        let children: Vec<u32> = children.map(|(pid, _)| *pid).collect();
+        family.extend(children);
+        next += 1;
+    }
+    family
+}
+
+/// Processor time of a family.
+pub fn family_time(process: u32) -> Duration {
+    let all = family(process).into_iter();
+    all.map(|pid| processor_time(&pid.to_string())).sum()
+}
+
+/// The fourth field of proc_pid_stat(5).
+fn parent(stat: &str) -> Option<u32> {
+    let (_, rest) = stat.rsplit_once(')')?;
+    rest.split_whitespace().nth(1)?.parse().ok()
+}
+
 /// Processor time that the whole machine has spent on anything since it started.
 pub fn machine_time() -> Duration {
     busy(&std::fs::read_to_string("/proc/stat").unwrap_or_default())
@@ -85,6 +120,19 @@ mod tests {
         let stat = "cpu  100 10 200 90000 8000 5 15 3 0 0\ncpu0 1 1 1 1\n";
         assert_eq!(busy(stat), Duration::from_millis(3300));
         assert_eq!(busy(""), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_family_has_children() {
+        let mut child = std::process::Command::new("sleep")
+            .arg("60")
+            .spawn()
+            .unwrap();
+        assert!(family(std::process::id()).contains(&child.id()));
+        assert_eq!(family(child.id()), [child.id()]);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(parent("7 (a) b) S 12 7 7"), Some(12));
     }
 
     #[test]

@@ -45,7 +45,7 @@ pub struct Outcome {
 }
 
 /// The targets of the project.
-pub const TARGETS: [Target; 17] = [
+pub const TARGETS: [Target; 22] = [
     Target {
         name: "programming, 100000 x 2: cold load",
         limit: Limit::Below(5_000.0),
@@ -113,6 +113,26 @@ pub const TARGETS: [Target; 17] = [
     Target {
         name: "traffic, userspace: connections",
         limit: Limit::Times(1.0, "haproxy"),
+    },
+    Target {
+        name: "dns, 8200 x 10: processor time of an answer, ClusterIP",
+        limit: Limit::Below(7.0),
+    },
+    Target {
+        name: "dns, 8200 x 10: processor time of an answer, NXDOMAIN",
+        limit: Limit::Below(7.0),
+    },
+    Target {
+        name: "dns, 8200 x 10: processor time of an answer, SRV x 10",
+        limit: Limit::Below(10.0),
+    },
+    Target {
+        name: "dns, 8200 x 10: resident memory after all answers",
+        limit: Limit::Below(60.0),
+    },
+    Target {
+        name: "dns, 8200 x 10: highest resident memory of a relist",
+        limit: Limit::Below(60.0),
     },
 ];
 
