@@ -23,6 +23,7 @@ use crate::policy::Policy;
 use crate::problem::{ObjectName, Problem};
 use crate::route::{Backend, Destination, HostClaim, Origin, Rank, Route, Target};
 use crate::table::{Lost, Table};
+use crate::traffic::Traffic;
 
 pub use annotation::{Note, Standing};
 pub use class::{CONTROLLER, Ignored};
@@ -242,6 +243,7 @@ fn options_target(objects: &Objects, options: &Options) -> Option<Arc<Target>> {
 fn target(origin: Origin, to: Destination, policy: Policy) -> Target {
     Target {
         origin,
+        traffic: Arc::new(Traffic::of(&policy.upstream)),
         policy: Arc::new(policy),
         backends: vec![Backend { to, weight: 1 }],
     }

@@ -9,17 +9,21 @@
 //! The route model ([`Route`], [`Target`]) is not Ingress' own: Gateway API can be turned into the same values. A
 //! [`Table`] is never changed: another one takes its place as a whole.
 
+mod balance;
 mod follow;
+mod guard;
 mod host;
 pub mod ingress;
 mod path;
 pub mod policy;
 mod problem;
+mod proxy_protocol;
 mod roster;
 mod route;
 pub mod server;
 mod status;
 mod table;
+pub mod traffic;
 
 pub use follow::{Followed, News, World, follow};
 pub use host::{HOST_BYTES_MAX, Host, HostError, request_host};

@@ -139,6 +139,8 @@ pub struct Upstream {
     pub tls_name: Option<String>,
     /// Whether the endpoint's certificate is looked at.
     pub tls_verify: bool,
+    /// Whether connections begin with who the client is (PROXY protocol).
+    pub announce: Option<crate::traffic::Announce>,
 }
 
 /// What is spoken with endpoints.
@@ -179,6 +181,8 @@ pub enum Balance {
     RoundRobin,
     /// The better one of two, by what their answers took lately.
     Ewma,
+    /// The one of two with fewer requests.
+    LeastRequests,
     /// Always the same one for the same text.
     Hash(Template),
 }

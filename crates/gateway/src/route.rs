@@ -11,6 +11,7 @@ use regex::{Regex, RegexBuilder};
 use crate::host::Host;
 use crate::policy::Policy;
 use crate::problem::ObjectName;
+use crate::traffic::Traffic;
 
 /// Largest compiled regular expression, in bytes. Expressions that people write for paths need a hundredth of it; one
 /// that needs more is refused as a Problem of its Ingress.
@@ -232,6 +233,8 @@ pub struct Target {
     pub policy: Arc<Policy>,
     /// Who may get the request.
     pub backends: Vec<Backend>,
+    /// How it gets there.
+    pub traffic: Arc<Traffic>,
 }
 
 impl Target {
@@ -357,6 +360,7 @@ mod tests {
             origin: origin.clone(),
             policy: Arc::default(),
             backends,
+            traffic: Arc::default(),
         };
         let three = target(vec![backend(501, 1), backend(502, 0), backend(503, 3)]);
         let chosen: Vec<_> = (0..8).filter_map(|drawn| three.choose(drawn)).collect();

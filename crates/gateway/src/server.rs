@@ -10,6 +10,7 @@
 mod answer;
 mod body;
 mod certificate;
+mod client_io;
 mod connection;
 mod filters;
 mod headers;
@@ -18,11 +19,12 @@ mod request;
 mod upstream;
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use arc_swap::ArcSwap;
+use ipnet::IpNet;
 use socket2::{Domain, Socket, Type};
 use tokio_util::sync::CancellationToken;
 
@@ -30,6 +32,7 @@ use crate::roster::Rosters;
 use crate::table::Table;
 
 pub use certificate::{CertificateError, Certificates, Identity};
+pub use limits::Limits;
 
 /// What requests are served by. It is never changed, only exchanged.
 #[derive(Clone, Debug, Default)]
@@ -51,8 +54,47 @@ pub struct Config {
     pub https: Vec<SocketAddr>,
     /// Threads; at least one.
     pub threads: usize,
+    /// What else an operator may choose.
+    pub settings: Settings,
+}
+
+/// What an operator may choose about requests and connections.
+#[derive(Clone, Debug)]
+pub struct Settings {
     /// The port that clients reach TLS at, for redirects.
     pub https_port: u16,
+    /// Connections from here begin with a header of the PROXY protocol, which says who the client is.
+    pub announcers: Vec<IpNet>,
+    /// What requests from here say about their clients in `X-Forwarded-…` is believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Limits of clients.
+    pub limits: Limits,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            https_port: 443,
+            announcers: Vec::new(),
+            trusted_proxies: Vec::new(),
+            limits: Limits::default(),
+        }
+    }
+}
+
+impl Settings {
+    fn is_announced(&self, ip: IpAddr) -> bool {
+        is_in(&self.announcers, ip)
+    }
+
+    fn trusts(&self, ip: IpAddr) -> bool {
+        is_in(&self.trusted_proxies, ip)
+    }
+}
+
+fn is_in(ranges: &[IpNet], ip: IpAddr) -> bool {
+    let ip = ip.to_canonical();
+    ranges.iter().any(|range| range.contains(&ip))
 }
 
 /// Why the server cannot start.
@@ -95,6 +137,8 @@ impl Server {
         let live = Arc::new(ArcSwap::from_pointee(Live::default()));
         let stop = CancellationToken::new();
         let acceptor = certificate::acceptor(Arc::clone(&live)).map_err(ServerError::Tls)?;
+        let tls = upstream::Tls::unverified().map_err(ServerError::Tls)?;
+        let settings = Arc::new(config.settings.clone());
         let mut server = Server {
             live,
             stop,
@@ -105,7 +149,8 @@ impl Server {
         let threads = config.threads.max(1);
         let mut entrances: Vec<Vec<Entrance>> = (0..threads).map(|_| Vec::new()).collect();
         let wanted = config.http.iter().map(|address| (*address, false));
-        for (mut address, tls) in wanted.chain(config.https.iter().map(|address| (*address, true)))
+        for (mut address, is_tls) in
+            wanted.chain(config.https.iter().map(|address| (*address, true)))
         {
             for entrances in &mut entrances {
                 let listener =
@@ -114,9 +159,12 @@ impl Server {
                 address = listener
                     .local_addr()
                     .map_err(|source| ServerError::Bind { address, source })?;
-                entrances.push(Entrance { listener, tls });
+                entrances.push(Entrance {
+                    listener,
+                    tls: is_tls,
+                });
             }
-            match tls {
+            match is_tls {
                 true => server.https.push(address),
                 false => server.http.push(address),
             }
@@ -127,8 +175,9 @@ impl Server {
                 live: Arc::clone(&server.live),
                 acceptor: acceptor.clone(),
                 stop: server.stop.clone(),
-                https_port: config.https_port,
                 common: Arc::clone(&common),
+                settings: Arc::clone(&settings),
+                tls: tls.clone(),
             };
             let thread = std::thread::Builder::new().name("gateway".to_owned());
             let thread = thread

@@ -486,6 +486,7 @@ fn place(route: &Route) -> (Host, String) {
 fn redirecting(origin: Origin, policy: Policy) -> Arc<Target> {
     Arc::new(Target {
         origin,
+        traffic: Arc::default(),
         policy: Arc::new(policy),
         backends: Vec::new(),
     })

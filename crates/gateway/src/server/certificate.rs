@@ -115,15 +115,26 @@ impl Certificates {
         certificates
     }
 
+    /// Whether `host` has a certificate of its own that is not the one which a client that asks for `name` is shown: such
+    /// a request is meant for another connection (RFC 9110 section 15.5.20).
+    pub(super) fn differ(&self, name: &str, host: &str) -> bool {
+        let own = self.named(host);
+        let shown = self.find(Some(name));
+        own.zip(shown)
+            .is_some_and(|(own, shown)| !Arc::ptr_eq(&own.0, &shown.0))
+    }
+
+    /// The certificate that somebody has given for this host.
+    fn named(&self, host: &str) -> Option<&Identity> {
+        let wildcard = || wildcard_of(host).and_then(|name| self.wildcard.get(name));
+        self.exact.get(host).or_else(wildcard)
+    }
+
     fn find(&self, name: Option<&str>) -> Option<&Identity> {
         let name = name
             .and_then(|name| request_host(name).ok())
             .unwrap_or_default();
-        let wildcard = || wildcard_of(&name).and_then(|name| self.wildcard.get(name));
-        self.exact
-            .get(&*name)
-            .or_else(wildcard)
-            .or(self.any.as_ref())
+        self.named(&name).or(self.any.as_ref())
     }
 }
 
@@ -200,5 +211,17 @@ mod tests {
         assert!(is(Some("A.b.com"), &exact) && is(Some("x.b.com"), &wildcard));
         assert!(is(Some("x.y.b.com"), &other) && is(Some("b.com"), &other) && is(None, &other));
         assert!(Certificates::default().find(Some("a.com")).is_none());
+        assert!(
+            certificates.differ("x.b.com", "a.b.com")
+                && certificates.differ("other.com", "x.b.com")
+        );
+        assert!(
+            !certificates.differ("a.b.com", "a.b.com")
+                && !certificates.differ("y.b.com", "x.b.com")
+        );
+        assert!(
+            !certificates.differ("a.b.com", "other.com"),
+            "it has none of its own"
+        );
     }
 }

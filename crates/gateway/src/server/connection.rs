@@ -6,27 +6,33 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use bytes::{Buf, Bytes, BytesMut};
 use http::Request;
 use hyper::body::Incoming;
 use hyper::rt::{Read, Write};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::LocalSet;
+use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::client_io::ClientIo;
 use super::filters::Common;
 use super::limits::{
-    ACCEPT_PAUSE, CONNECTIONS_MAX, DRAIN_TIMEOUT, HANDSHAKE_TIMEOUT, HEAD_BYTES_MAX, HEAD_TIMEOUT,
-    HEADERS_MAX, IDLE_LOOK, STREAMS_MAX,
+    ACCEPT_PAUSE, CONNECTION_WINDOW, DRAIN_TIMEOUT, HEAD_BYTES_MAX, HEADERS_MAX, IDLE_LOOK,
+    RESETS_OWN_MAX, RESETS_PENDING_MAX, SEND_BYTES_MAX, STREAM_WINDOW, STREAMS_MAX,
 };
-use super::request::{Peer, handle};
-use super::upstream::Upstream;
-use super::{Entrance, Live};
+use super::request::{Peer, Serving, handle};
+use super::upstream::{Tls, Upstream};
+use super::{Entrance, Live, Settings};
+use crate::proxy_protocol::{self, HEADER_BYTES_MAX, HeaderError};
 
 /// What a thread works with.
 #[derive(Clone)]
@@ -34,8 +40,9 @@ pub(super) struct Worker {
     pub(super) live: Arc<ArcSwap<Live>>,
     pub(super) acceptor: TlsAcceptor,
     pub(super) stop: CancellationToken,
-    pub(super) https_port: u16,
     pub(super) common: Arc<Common>,
+    pub(super) settings: Arc<Settings>,
+    pub(super) tls: Tls,
 }
 
 /// What the tasks of a thread share.
@@ -63,10 +70,10 @@ impl Worker {
     }
 
     async fn serve(self, entrances: Vec<Entrance>) {
-        let upstream = Rc::new(Upstream::default());
+        let upstream = Rc::new(Upstream::new(self.tls.clone()));
         let shared = Rc::new(Shared {
             tracker: TaskTracker::new(),
-            room: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+            room: Arc::new(Semaphore::new(self.settings.limits.connections_max)),
             upstream: Rc::clone(&upstream),
             worker: self,
         });
@@ -142,29 +149,110 @@ async fn take(shared: Rc<Shared>, listener: TcpListener, tls: bool) {
 async fn connection(shared: &Rc<Shared>, stream: TcpStream, client: SocketAddr, tls: bool) {
     // Small answers must not wait for each other; a socket that refuses this is still good.
     let _ = stream.set_nodelay(true);
-    let port = stream.local_addr().map_or(0, |local| local.port());
-    let peer = Peer {
-        client,
-        port,
-        tls,
-        https_port: shared.worker.https_port,
-    };
-    if !tls {
-        return speak_http1(shared, TokioIo::new(stream), peer).await;
-    }
-    let handshake = shared.worker.acceptor.accept(stream);
-    let handshake = tokio::select! {
-        handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake) => handshake,
-        () = shared.worker.stop.cancelled() => return,
-    };
-    let Ok(Ok(stream)) = handshake else {
-        tracing::debug!(%client, "no TLS handshake");
+    let Ok(local) = stream.local_addr() else {
         return;
     };
-    let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-    match is_h2 {
-        true => speak_http2(shared, TokioIo::new(stream), peer).await,
-        false => speak_http1(shared, TokioIo::new(stream), peer).await,
+    let mut peer = Peer {
+        client,
+        local,
+        tls,
+        server_name: None,
+    };
+    let opening = opening(shared, stream, &mut peer);
+    let opened = tokio::select! {
+        opened = opening => opened,
+        () = shared.worker.stop.cancelled() => return,
+    };
+    match opened {
+        Ok(Opened::Http1(io)) => speak_http1(shared, TokioIo::new(io.guarded()), peer).await,
+        Ok(Opened::Http2(io)) => speak_http2(shared, TokioIo::new(io), peer).await,
+        Ok(Opened::Http1Tls(io)) => speak_http1(shared, TokioIo::new(io.guarded()), peer).await,
+        Ok(Opened::Http2Tls(io)) => speak_http2(shared, TokioIo::new(io), peer).await,
+        Err(error) => tracing::debug!(%client, %error, "a connection was given up"),
+    }
+}
+
+/// A connection, as far as it says what is spoken.
+enum Opened {
+    Http1(ClientIo<TcpStream>),
+    Http2(ClientIo<TcpStream>),
+    Http1Tls(Box<ClientIo<TlsStream<ClientIo<TcpStream>>>>),
+    Http2Tls(Box<ClientIo<TlsStream<ClientIo<TcpStream>>>>),
+}
+
+/// Reads what stands before the first request: who the client is, if somebody in front says it, and TLS.
+async fn opening(
+    shared: &Rc<Shared>,
+    mut stream: TcpStream,
+    peer: &mut Peer,
+) -> std::io::Result<Opened> {
+    let settings = &shared.worker.settings;
+    let limits = &settings.limits;
+    let mut first = BytesMut::new();
+    if settings.is_announced(peer.client.ip()) {
+        let reading = announced(&mut stream, &mut first);
+        let ends = timeout(limits.handshake_timeout, reading).await??;
+        if let Some((client, local)) = ends {
+            peer.client = client;
+            peer.local = local;
+        }
+    }
+    if !peer.tls {
+        let reading = is_http2(&mut stream, &mut first);
+        let is_http2 = timeout(limits.head_timeout, reading).await??;
+        let io = ClientIo::new(stream, first.freeze(), limits.client_timeout);
+        return Ok(match is_http2 {
+            true => Opened::Http2(io),
+            false => Opened::Http1(io),
+        });
+    }
+    let io = ClientIo::new(stream, first.freeze(), limits.client_timeout);
+    let handshake = shared.worker.acceptor.accept(io);
+    let stream = timeout(limits.handshake_timeout, handshake).await??;
+    let (_, session) = stream.get_ref();
+    let is_http2 = session.alpn_protocol() == Some(b"h2");
+    peer.server_name = session.server_name().map(Box::from);
+    let io = Box::new(ClientIo::new(stream, Bytes::new(), limits.client_timeout));
+    Ok(match is_http2 {
+        true => Opened::Http2Tls(io),
+        false => Opened::Http1Tls(io),
+    })
+}
+
+/// Reads a header of the PROXY protocol; what comes behind it stays in `first`.
+async fn announced(
+    stream: &mut TcpStream,
+    first: &mut BytesMut,
+) -> std::io::Result<Option<(SocketAddr, SocketAddr)>> {
+    loop {
+        match proxy_protocol::parse(first) {
+            Ok(header) => {
+                first.advance(header.length);
+                return Ok(header.ends);
+            }
+            Err(HeaderError::Incomplete) if first.len() < HEADER_BYTES_MAX => {}
+            Err(error) => return Err(std::io::Error::other(error)),
+        }
+        if stream.read_buf(first).await? == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+}
+
+/// Whether HTTP/2 is spoken without TLS: such a connection begins with a line that is no request (RFC 9113 section 3.4).
+async fn is_http2(stream: &mut TcpStream, first: &mut BytesMut) -> std::io::Result<bool> {
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    loop {
+        let seen = first.len().min(PREFACE.len());
+        if first[..seen] != PREFACE[..seen] {
+            return Ok(false);
+        }
+        if seen == PREFACE.len() {
+            return Ok(true);
+        }
+        if stream.read_buf(first).await? == 0 {
+            return Ok(false);
+        }
     }
 }
 
@@ -175,12 +263,14 @@ where
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
+        .header_read_timeout(shared.worker.settings.limits.head_timeout)
         .max_buf_size(HEAD_BYTES_MAX)
         .max_headers(HEADERS_MAX)
         .half_close(false);
-    let for_service = Rc::clone(shared);
-    let service = service_fn(move |request| answer(Rc::clone(&for_service), peer, request));
+    let client = peer.client;
+    let (for_service, peer) = (Rc::clone(shared), Rc::new(peer));
+    let service =
+        service_fn(move |request| answer(Rc::clone(&for_service), Rc::clone(&peer), request));
     let mut connection = std::pin::pin!(builder.serve_connection(io, service).with_upgrades());
     let result = tokio::select! {
         result = connection.as_mut() => result,
@@ -189,7 +279,7 @@ where
             connection.await
         }
     };
-    tell(peer, result);
+    tell(client, result);
 }
 
 async fn speak_http2<I>(shared: &Rc<Shared>, io: I, peer: Peer)
@@ -200,10 +290,17 @@ where
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS_MAX)
+        .max_pending_accept_reset_streams(RESETS_PENDING_MAX)
+        .max_local_error_reset_streams(RESETS_OWN_MAX)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(SEND_BYTES_MAX)
         .max_header_list_size(u32::try_from(HEAD_BYTES_MAX).unwrap_or(u32::MAX))
-        .keep_alive_interval(HEAD_TIMEOUT);
-    let for_service = Rc::clone(shared);
-    let service = service_fn(move |request| answer(Rc::clone(&for_service), peer, request));
+        .keep_alive_interval(shared.worker.settings.limits.head_timeout);
+    let client = peer.client;
+    let (for_service, peer) = (Rc::clone(shared), Rc::new(peer));
+    let service =
+        service_fn(move |request| answer(Rc::clone(&for_service), Rc::clone(&peer), request));
     let mut connection = std::pin::pin!(builder.serve_connection(io, service));
     let result = tokio::select! {
         result = connection.as_mut() => result,
@@ -212,29 +309,34 @@ where
             connection.await
         }
     };
-    tell(peer, result);
+    tell(client, result);
 }
 
 async fn answer(
     shared: Rc<Shared>,
-    peer: Peer,
+    peer: Rc<Peer>,
     request: Request<Incoming>,
 ) -> Result<http::Response<super::body::Body>, Infallible> {
     // A request keeps what was live when it came, however long it takes.
     let live = shared.worker.live.load_full();
-    let common = &shared.worker.common;
-    Ok(handle(&live, common, &shared.upstream, peer, request).await)
+    let serving = Serving {
+        live: &live,
+        upstream: &shared.upstream,
+        settings: &shared.worker.settings,
+        common: &shared.worker.common,
+    };
+    Ok(handle(&serving, &peer, request).await)
 }
 
-fn tell(peer: Peer, result: Result<(), hyper::Error>) {
+fn tell(client: SocketAddr, result: Result<(), hyper::Error>) {
     if let Err(error) = result {
-        tracing::debug!(client = %peer.client, %error, "connection of a client");
+        tracing::debug!(%client, %error, "connection of a client");
     }
 }
 
 /// Runs the streams of HTTP/2 connections on their own thread.
 #[derive(Clone, Copy)]
-struct Local;
+pub(super) struct Local;
 
 impl<F: Future<Output: 'static> + 'static> hyper::rt::Executor<F> for Local {
     fn execute(&self, future: F) {

@@ -18,6 +18,7 @@ mod login;
 mod mirror;
 mod sized;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -29,6 +30,7 @@ use hyper::body::Body as HttpBody;
 use super::Live;
 use super::answer;
 use super::body::Body;
+use super::headers::Client;
 use super::request::Peer;
 use crate::policy::{Cors, Limiter, Scope, Turn};
 use crate::route::{Destination, Target};
@@ -61,6 +63,14 @@ pub(super) struct Exchange<'a> {
     pub(super) target: &'a Target,
     /// The connection that it comes by.
     pub(super) peer: &'a Peer,
+    /// The client, as far as those in front of us are believed.
+    pub(super) client: IpAddr,
+    /// Whether somebody in front of us is believed.
+    pub(super) is_trusted: bool,
+    /// Whether it is a call of gRPC, whose errors are told in another way.
+    pub(super) is_grpc: bool,
+    /// The port of redirects to TLS.
+    pub(super) https_port: u16,
     /// Its host as it was sent.
     pub(super) http_host: &'a str,
     /// Its host as it is compared.
@@ -78,6 +88,23 @@ pub(super) enum Step {
 }
 
 impl Exchange<'_> {
+    /// What every endpoint, and whoever is asked about a request, is told of its client.
+    fn client(&self) -> Client<'_> {
+        Client {
+            ip: self.client,
+            peer: self.peer.client.ip(),
+            port: self.peer.local.port(),
+            tls: self.peer.tls,
+            host: self.http_host,
+            is_trusted: self.is_trusted,
+        }
+    }
+
+    /// An answer that says its status, in the way that the request understands.
+    fn refuse(&self, status: StatusCode) -> Response<Body> {
+        answer::status(status, self.is_grpc)
+    }
+
     fn scheme(&self) -> &'static str {
         match self.peer.tls {
             true => "https",
@@ -86,8 +113,12 @@ impl Exchange<'_> {
     }
 
     /// What a template says for this request; `remote` is the client's address as text.
-    fn render(&self, template: &crate::policy::Template, request: &Request<Body>) -> String {
-        let remote = self.peer.client.ip().to_canonical().to_string();
+    pub(super) fn render(
+        &self,
+        template: &crate::policy::Template,
+        request: &Request<Body>,
+    ) -> String {
+        let remote = self.client.to_string();
         template.render(&self.scope(request, &remote))
     }
 
@@ -132,16 +163,16 @@ async fn enter(
 ) -> Result<(), Response<Body>> {
     let policy = &exchange.target.policy;
     if policy.closed {
-        return Err(answer::plain(StatusCode::SERVICE_UNAVAILABLE));
+        return Err(exchange.refuse(StatusCode::SERVICE_UNAVAILABLE));
     }
     if let Some(status) = policy.require_tls {
         require_tls(exchange, status, request)?;
     }
-    let client = exchange.peer.client.ip();
+    let client = exchange.client;
     let admitted = policy.sources.admit(client);
     let asks = policy.login.is_some() || policy.judge.is_some();
     if !(admitted || policy.satisfy_any && asks) {
-        return Err(answer::plain(StatusCode::FORBIDDEN));
+        return Err(exchange.refuse(StatusCode::FORBIDDEN));
     }
     if let Some(redirect) = &policy.redirect {
         let to = exchange.render(&redirect.to, request);
@@ -172,7 +203,7 @@ fn limit(exchange: &Exchange<'_>, after: &mut After) -> Result<(), Response<Body
     if limits.is_empty() {
         return Ok(());
     }
-    let client = exchange.peer.client.ip();
+    let client = exchange.client;
     let status = match exchange.common.limiter.turn(limits, client, Instant::now()) {
         Turn::Go(held) => {
             after.held = held;
@@ -182,21 +213,21 @@ fn limit(exchange: &Exchange<'_>, after: &mut After) -> Result<(), Response<Body
         Turn::TooMany => limits.statuses.1,
     };
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
-    Err(answer::plain(status))
+    Err(exchange.refuse(status))
 }
 
 fn rewrite(exchange: &Exchange<'_>, request: &mut Request<Body>) -> Result<(), Response<Body>> {
     let Some(rewrite) = &exchange.target.policy.rewrite else {
         return Ok(());
     };
-    let remote = exchange.peer.client.ip().to_canonical().to_string();
+    let remote = exchange.client.to_string();
     let new = match rewrite.apply(&exchange.scope(request, &remote)) {
         None => return Ok(()),
-        Some(new) => new.map_err(answer::plain)?,
+        Some(new) => new.map_err(|status| exchange.refuse(status))?,
     };
     let new: Uri = new
         .parse()
-        .map_err(|_| answer::plain(StatusCode::BAD_REQUEST))?;
+        .map_err(|_| exchange.refuse(StatusCode::BAD_REQUEST))?;
     *request.uri_mut() = new;
     Ok(())
 }
@@ -283,10 +314,10 @@ fn require_tls(
     // Without a host there is nowhere to send the client to.
     let host = exchange.host;
     if host.is_empty() {
-        return Err(answer::plain(StatusCode::BAD_REQUEST));
+        return Err(exchange.refuse(StatusCode::BAD_REQUEST));
     }
     let rest = uri(request);
-    let location = match exchange.peer.https_port {
+    let location = match exchange.https_port {
         443 => format!("https://{host}{rest}"),
         port => format!("https://{host}:{port}{rest}"),
     };

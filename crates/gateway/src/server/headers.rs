@@ -8,9 +8,14 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use super::Settings;
+
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const X_FORWARDED: [HeaderName; 5] = [
     HeaderName::from_static("x-forwarded-for"),
@@ -27,18 +32,54 @@ const REQUEST_ID_BYTES_MAX: usize = 128;
 pub(super) struct Client<'a> {
     /// Address of the client.
     pub(super) ip: IpAddr,
+    /// Address of whoever has sent it to us.
+    pub(super) peer: IpAddr,
     /// Port that it has connected to.
     pub(super) port: u16,
     /// Whether by TLS.
     pub(super) tls: bool,
     /// The host that it asks for, as it has sent it.
     pub(super) host: &'a str,
+    /// Whether what stands in the request already is believed.
+    pub(super) is_trusted: bool,
 }
 
-/// What a request asks its connection to become, if anything: the value of `Upgrade` (RFC 9110 section 7.8).
+/// Who the client is: whoever has connected to us, or, where that is somebody whom we trust, the last one in
+/// `X-Forwarded-For` whom we do not.
+pub(super) fn client_of(peer: IpAddr, headers: &HeaderMap, settings: &Settings) -> IpAddr {
+    let mut client = peer.to_canonical();
+    let values = headers.get_all(&X_FORWARDED[0]).iter();
+    let texts: Vec<&str> = values.filter_map(|value| value.to_str().ok()).collect();
+    let mut before = texts.iter().flat_map(|text| text.split(',')).rev();
+    while settings.trusts(client) {
+        match before
+            .next()
+            .and_then(|text| text.trim().parse::<IpAddr>().ok())
+        {
+            Some(ip) => client = ip.to_canonical(),
+            None => break,
+        }
+    }
+    client
+}
+
+/// What a request asks its connection to become, if anything: the value of `Upgrade` (RFC 9110 section 7.8). HTTP/2
+/// without TLS is not among it: requests would be hidden in it, and whoever wants it may begin with it.
 pub(super) fn upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
     let asked = tokens(headers).any(|token| token.eq_ignore_ascii_case("upgrade"));
-    headers.get(UPGRADE).filter(|_| asked).cloned()
+    let all = headers.get_all(UPGRADE).iter();
+    let mut words = all
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim);
+    let is_h2c = words.any(|word| word.eq_ignore_ascii_case("h2c"));
+    headers.get(UPGRADE).filter(|_| asked && !is_h2c).cloned()
+}
+
+/// Whether the client of a request takes trailers.
+pub(super) fn takes_trailers(headers: &HeaderMap) -> bool {
+    let mut all = headers.get_all(TE).iter();
+    all.any(|value| value.as_bytes().eq_ignore_ascii_case(b"trailers"))
 }
 
 /// The words of all `Connection` headers.
@@ -81,23 +122,36 @@ pub(super) fn ask_upgrade(headers: &mut HeaderMap, to: &HeaderValue) {
     headers.insert(UPGRADE, to.clone());
 }
 
-/// Makes the headers of a request those that its endpoint gets. What the client says of other clients is not believed.
+/// Makes the headers of a request those that its endpoint gets. What the client says of other clients is not believed,
+/// unless it is trusted.
 pub(super) fn forward(headers: &mut HeaderMap, client: &Client<'_>) {
     end_connection(headers);
+    drop_ambiguous(headers);
     headers.remove(EXPECT);
-    headers.remove(FORWARDED);
+    headers.remove(HTTP2_SETTINGS);
     join_cookies(headers);
+    if !traced(headers) {
+        headers.remove(TRACEPARENT);
+        headers.remove(TRACESTATE);
+    }
     let scheme = match client.tls {
         true => "https",
         false => "http",
     };
-    let ip = client.ip.to_canonical().to_string();
+    let peer = client.peer.to_canonical().to_string();
     let port = client.port.to_string();
-    let values = [&ip, client.host, &port, scheme, scheme];
-    for (name, value) in X_FORWARDED.into_iter().zip(values) {
-        set(headers, name, value);
+    let values = [&peer, client.host, &port, scheme, scheme];
+    for (index, (name, value)) in X_FORWARDED.into_iter().zip(values).enumerate() {
+        match (client.is_trusted, index) {
+            (true, 0) => append(headers, name, value),
+            (true, _) if headers.contains_key(&name) => {}
+            _ => set(headers, name, value),
+        }
     }
-    set(headers, REAL_IP, &ip);
+    if !client.is_trusted {
+        headers.remove(FORWARDED);
+    }
+    set(headers, REAL_IP, &client.ip.to_string());
     set(headers, HOST, client.host);
     let id = headers
         .get(REQUEST_ID)
@@ -106,6 +160,53 @@ pub(super) fn forward(headers: &mut HeaderMap, client: &Client<'_>) {
         let id = fastrand::u128(..);
         set(headers, REQUEST_ID, &format!("{id:032x}"));
     }
+}
+
+/// Takes away names with an underscore: many servers take `x_real_ip` for `X-Real-IP`, so that a client could say what
+/// only we may (nginx does the same).
+fn drop_ambiguous(headers: &mut HeaderMap) {
+    let named = headers.keys().filter(|name| name.as_str().contains('_'));
+    let named: Vec<HeaderName> = named.cloned().collect();
+    for name in named {
+        headers.remove(name);
+    }
+}
+
+/// Whether it carries one trace of W3C Trace Context, which is passed on as it is: version, trace, parent and flags.
+fn traced(headers: &HeaderMap) -> bool {
+    let mut all = headers.get_all(TRACEPARENT).iter();
+    let (Some(value), None) = (all.next(), all.next()) else {
+        return false;
+    };
+    let text = value.to_str().unwrap_or_default();
+    let parts: Vec<&str> = text.split('-').collect();
+    let is_hex = |part: &str, length: usize| {
+        let digits = part
+            .bytes()
+            .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        part.len() == length && digits
+    };
+    let [version, trace, parent, flags, rest @ ..] = &*parts else {
+        return false;
+    };
+    let is_known = *version != "ff" && (*version != "00" || rest.is_empty());
+    let is_some = |part: &str| part.bytes().any(|byte| byte != b'0');
+    is_known
+        && is_hex(version, 2)
+        && is_hex(trace, 32)
+        && is_hex(parent, 16)
+        && is_hex(flags, 2)
+        && is_some(trace)
+        && is_some(parent)
+}
+
+/// Adds a word to a list that may stand in several headers.
+fn append(headers: &mut HeaderMap, name: HeaderName, word: &str) {
+    let all = headers.get_all(&name).iter();
+    let mut words: Vec<&str> = all.filter_map(|value| value.to_str().ok()).collect();
+    words.push(word);
+    let joined = words.join(", ");
+    set(headers, name, &joined);
 }
 
 fn set(headers: &mut HeaderMap, name: HeaderName, value: &str) {
@@ -143,17 +244,19 @@ mod tests {
 
     fn forwarded(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
         let mut all = headers(pairs);
-        let ip = "203.0.113.2".parse().unwrap();
-        forward(
-            &mut all,
-            &Client {
-                ip,
-                port: 443,
-                tls: true,
-                host: "a.com:443",
-            },
-        );
+        forward(&mut all, &client(false));
         all
+    }
+
+    fn client(is_trusted: bool) -> Client<'static> {
+        Client {
+            ip: "203.0.113.2".parse().unwrap(),
+            peer: "203.0.113.2".parse().unwrap(),
+            port: 443,
+            tls: true,
+            host: "a.com:443",
+            is_trusted,
+        }
     }
 
     #[test]
@@ -213,6 +316,63 @@ mod tests {
     }
 
     #[test]
+    fn who_is_trusted_is_believed() {
+        let settings = Settings {
+            trusted_proxies: vec!["10.0.0.0/8".parse().unwrap()],
+            ..Settings::default()
+        };
+        let given = headers(&[
+            ("x-forwarded-for", "198.51.100.7, 203.0.113.2"),
+            ("x-forwarded-for", "10.1.0.9"),
+            ("x-forwarded-proto", "http"),
+        ]);
+        let of = |peer: &str| client_of(peer.parse().unwrap(), &given, &settings).to_string();
+        assert_eq!(
+            of("10.1.0.3"),
+            "203.0.113.2",
+            "the last one whom nobody trusts"
+        );
+        assert_eq!(of("203.0.113.5"), "203.0.113.5");
+        let mut all = given.clone();
+        forward(&mut all, &client(true));
+        assert_eq!(
+            all["x-forwarded-for"],
+            "198.51.100.7, 203.0.113.2, 10.1.0.9, 203.0.113.2"
+        );
+        assert_eq!(all["x-forwarded-proto"], "http");
+        assert_eq!(all["x-forwarded-port"], "443");
+    }
+
+    #[test]
+    fn traces_are_passed_on_whole_or_not_at_all() {
+        let good = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        let pair = [("traceparent", good), ("tracestate", "a=1")];
+        let all = forwarded(&pair);
+        assert!(all["traceparent"] == good && all["tracestate"] == "a=1");
+        for bad in [
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331",
+            "00-00000000000000000000000000000000-b7ad6b7169203331-01",
+            "00-0af7651916cd43dd8448eb211c80319c-0000000000000000-01",
+            "00-0AF7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+            "ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-x",
+        ] {
+            let all = forwarded(&[("traceparent", bad), ("tracestate", "a=1")]);
+            assert!(
+                !all.contains_key("traceparent") && !all.contains_key("tracestate"),
+                "{bad}"
+            );
+        }
+        assert!(!forwarded(&[pair[0], pair[0]]).contains_key("traceparent"));
+    }
+
+    #[test]
+    fn names_that_are_taken_for_others_go() {
+        let all = forwarded(&[("x_real_ip", "10.1.0.2"), ("x-mine", "1")]);
+        assert!(!all.contains_key("x_real_ip") && all.contains_key("x-mine"));
+    }
+
+    #[test]
     fn request_ids_are_kept_or_made() {
         assert_eq!(
             forwarded(&[("x-request-id", "mine")])["x-request-id"],
@@ -224,16 +384,7 @@ mod tests {
             "x-request-id",
             "x".repeat(REQUEST_ID_BYTES_MAX + 1).parse().unwrap(),
         );
-        let ip = "203.0.113.2".parse().unwrap();
-        forward(
-            &mut long,
-            &Client {
-                ip,
-                port: 80,
-                tls: false,
-                host: "",
-            },
-        );
+        forward(&mut long, &client(false));
         assert_eq!(long["x-request-id"].len(), 32);
     }
 
@@ -254,5 +405,11 @@ mod tests {
         assert_eq!(upgrade(&both).unwrap(), "websocket");
         assert!(upgrade(&headers(&[("upgrade", "websocket")])).is_none());
         assert!(upgrade(&headers(&[("connection", "upgrade")])).is_none());
+        let h2c = [
+            ("connection", "upgrade"),
+            ("upgrade", "websocket"),
+            ("upgrade", "x, H2C"),
+        ];
+        assert!(upgrade(&headers(&h2c)).is_none());
     }
 }

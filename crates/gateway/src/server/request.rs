@@ -1,10 +1,11 @@
 //! One request: what it asks for, where it goes, and what comes back.
 
 use std::borrow::Cow;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
+use std::time::Duration;
 
-use http::header::{HOST, SERVER};
+use http::header::{CONNECTION, HOST, SERVER, TE};
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
@@ -12,48 +13,67 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use portolan_model::PortKey;
 
-use super::Live;
 use super::answer;
-use super::body::{Body, Upload};
+use super::body::{Body, Download, Upload};
 use super::filters::{self, Common, Exchange, Step};
 use super::headers::{self, Client};
 use super::limits::HEAD_BYTES_MAX;
-use super::upstream::{Failure, Upstream};
+use super::upstream::{Failure, Job, Ticket, Upstream};
+use super::{Live, Settings};
 use crate::host::request_host;
 use crate::path::{normalize, resolved};
+use crate::roster::Roster;
 use crate::route::{self, Destination};
+use crate::traffic::{Spoken, Spread};
 
 /// The connection that a request comes by.
-#[derive(Clone, Copy)]
+#[derive(Clone, Debug)]
 pub(super) struct Peer {
-    /// The client.
+    /// The client, or whoever stands in front.
     pub(super) client: SocketAddr,
-    /// Port that it has connected to.
-    pub(super) port: u16,
+    /// The address that it has connected to.
+    pub(super) local: SocketAddr,
     /// Whether it speaks TLS.
     pub(super) tls: bool,
-    /// The port of redirects to TLS.
-    pub(super) https_port: u16,
+    /// The name that it has asked for by TLS (SNI).
+    pub(super) server_name: Option<Box<str>>,
+}
+
+/// What requests of a thread are served by.
+pub(super) struct Serving<'a> {
+    pub(super) live: &'a Live,
+    pub(super) upstream: &'a Rc<Upstream>,
+    pub(super) settings: &'a Settings,
+    pub(super) common: &'a Common,
 }
 
 /// Answers a request.
 pub(super) async fn handle(
-    live: &Live,
-    common: &Common,
-    upstream: &Rc<Upstream>,
-    peer: Peer,
+    serving: &Serving<'_>,
+    peer: &Peer,
     mut request: Request<Incoming>,
 ) -> Response<Body> {
-    if live.table.is_resolving
+    let is_grpc = answer::is_grpc(request.headers());
+    let asks_upgrade = headers::upgrade(request.headers()).is_some();
+    let is_http1 = request.version() <= Version::HTTP_11;
+    if serving.live.table.is_resolving
         && let Err(status) = resolve(&mut request)
     {
-        return answer::plain(status);
+        return answer::status(status, is_grpc);
     }
-    let result = match place(&request) {
-        Ok(place) => go(live, common, upstream, peer, &place, request).await,
+    let result = match place(serving, peer, &request) {
+        Ok(place) => go(serving, peer, &place, request).await,
         Err(status) => Err(status),
     };
-    result.unwrap_or_else(answer::plain)
+    let mut answer = result.unwrap_or_else(|status| answer::status(status, is_grpc));
+    let is_refused = answer.status() == StatusCode::BAD_REQUEST;
+    let is_upgraded = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
+    if is_http1 && (is_refused || (asks_upgrade && !is_upgraded)) {
+        // Nobody has read along with what may stand behind an upgrade, and who sends nonsense may send more.
+        let close = HeaderValue::from_static("close");
+        answer.headers_mut().insert(CONNECTION, close);
+    }
+    answer
 }
 
 /// Gives a request the path that nginx would look for, and its endpoint gets that one, too: two readings of one path
@@ -82,7 +102,11 @@ struct Place {
 }
 
 /// Reads host and path; what is not plainly one thing is refused (RFC 9112 sections 3.2 and 3.3).
-fn place(request: &Request<Incoming>) -> Result<Place, StatusCode> {
+fn place(
+    serving: &Serving<'_>,
+    peer: &Peer,
+    request: &Request<Incoming>,
+) -> Result<Place, StatusCode> {
     if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
         return Err(StatusCode::METHOD_NOT_ALLOWED);
     }
@@ -108,7 +132,13 @@ fn place(request: &Request<Incoming>) -> Result<Place, StatusCode> {
         (None, None) if request.version() < Version::HTTP_11 => "",
         (None, None) => return Err(StatusCode::BAD_REQUEST),
     };
-    request_host(host).map_err(|_| StatusCode::BAD_REQUEST)?;
+    let compared = request_host(host).map_err(|_| StatusCode::BAD_REQUEST)?;
+    let certificates = &serving.live.certificates;
+    if let Some(name) = peer.server_name.as_deref()
+        && certificates.differ(name, &compared)
+    {
+        return Err(StatusCode::MISDIRECTED_REQUEST);
+    }
     let path = normalize(request.uri().path()).map_err(|_| StatusCode::BAD_REQUEST)?;
     Ok(Place {
         host: host.to_owned(),
@@ -130,15 +160,13 @@ fn size(request: &Request<Incoming>) -> usize {
 }
 
 async fn go(
-    live: &Live,
-    common: &Common,
-    upstream: &Rc<Upstream>,
-    peer: Peer,
+    serving: &Serving<'_>,
+    peer: &Peer,
     place: &Place,
     mut request: Request<Incoming>,
 ) -> Result<Response<Body>, StatusCode> {
     let host = request_host(&place.host).unwrap_or(Cow::Borrowed(""));
-    let found = live.table.find(&route::Request {
+    let found = serving.live.table.find(&route::Request {
         host: &host,
         path: &place.path,
         query: request.uri().query().unwrap_or_default(),
@@ -146,16 +174,22 @@ async fn go(
         headers: request.headers(),
     });
     let target = found.ok_or(StatusCode::NOT_FOUND)?;
+    let is_trusted = serving.settings.trusts(peer.client.ip());
+    let client = headers::client_of(peer.client.ip(), request.headers(), serving.settings);
     let exchange = Exchange {
-        live,
-        common,
+        live: serving.live,
+        common: serving.common,
         target,
-        peer: &peer,
+        peer,
         http_host: &place.host,
+        client,
+        is_trusted,
+        is_grpc: answer::is_grpc(request.headers()),
+        https_port: serving.settings.https_port,
         host: &host,
         path: &place.path,
     };
-    let wanted = wanted_upgrade(&mut request);
+    let wanted = wanted_upgrade(&mut request, target.traffic.spoken);
     let mut request = request.map(Body::Passed);
     let after = match filters::before(&exchange, &mut request).await {
         Step::On(after) => after,
@@ -163,39 +197,62 @@ async fn go(
     };
     let answer = match filters::choose(&exchange, &request) {
         Some(to @ Destination::Port(key)) => {
+            let hash = hash(&exchange, &request);
             let host = filters::host(&exchange, &request);
-            let mut request = outgoing(request, peer, &place.host, wanted.as_ref())?;
+            let mut request = outgoing(&exchange, serving, request, &place.host, wanted.as_ref())?;
             filters::forward(&exchange, to, host, request.headers_mut());
-            forward(live, upstream, key, request, wanted).await
+            forward(serving, &exchange, key, hash, request, wanted).await
         }
-        Some(Destination::Broken(status)) => answer::plain(*status),
-        None => answer::plain(StatusCode::INTERNAL_SERVER_ERROR),
+        Some(Destination::Broken(status)) => answer::status(*status, exchange.is_grpc),
+        None => answer::status(StatusCode::INTERNAL_SERVER_ERROR, exchange.is_grpc),
     };
     Ok(after.apply(&exchange, answer).await)
 }
 
+/// What a request is told apart by, where endpoints are chosen by a hash: what its Ingress says, and else its client.
+fn hash(exchange: &Exchange<'_>, request: &Request<Body>) -> u64 {
+    match &exchange.target.traffic.spread {
+        Some(Spread::Hash(template)) => Roster::hash(exchange.render(template, request).as_bytes()),
+        _ => match exchange.client {
+            IpAddr::V4(ip) => Roster::hash(&ip.octets()),
+            IpAddr::V6(ip) => Roster::hash(&ip.octets()),
+        },
+    }
+}
+
 /// Sends a request to an endpoint of a Service port.
 async fn forward(
-    live: &Live,
-    upstream: &Rc<Upstream>,
+    serving: &Serving<'_>,
+    exchange: &Exchange<'_>,
     key: &PortKey,
+    hash: u64,
     request: Request<Upload>,
     wanted: Option<Wanted>,
 ) -> Response<Body> {
-    let roster = live.endpoints.get(key);
-    let endpoints = roster.map(|roster| &*roster.choices.addresses);
-    let endpoints = endpoints.unwrap_or_default();
-    match upstream.send(key, endpoints, request).await {
-        Ok(answer) => incoming(answer, wanted.map(|wanted| wanted.client)),
-        Err(failure) => answer::plain(status_of(failure)),
+    let Some(roster) = serving.live.endpoints.get(key) else {
+        return answer::status(StatusCode::SERVICE_UNAVAILABLE, exchange.is_grpc);
+    };
+    let traffic = &exchange.target.traffic;
+    let job = Job {
+        key,
+        roster,
+        traffic,
+        hash,
+        ends: (exchange.peer.client, exchange.peer.local),
+    };
+    match serving.upstream.send(&job, request).await {
+        Ok((answer, ticket)) => incoming(answer, ticket, traffic.read_timeout, wanted),
+        Err(failure) => answer::status(status_of(failure), exchange.is_grpc),
     }
 }
 
 fn status_of(failure: Failure) -> StatusCode {
     match failure {
-        Failure::Nobody => StatusCode::SERVICE_UNAVAILABLE,
+        Failure::Nobody | Failure::Full => StatusCode::SERVICE_UNAVAILABLE,
         Failure::Broken => StatusCode::BAD_GATEWAY,
         Failure::Silent => StatusCode::GATEWAY_TIMEOUT,
+        Failure::ClientSilent => StatusCode::REQUEST_TIMEOUT,
+        Failure::ClientBroken => StatusCode::BAD_REQUEST,
     }
 }
 
@@ -205,9 +262,9 @@ struct Wanted {
     client: OnUpgrade,
 }
 
-/// Only HTTP/1.1 has upgrades.
-fn wanted_upgrade(request: &mut Request<Incoming>) -> Option<Wanted> {
-    if request.version() != Version::HTTP_11 {
+/// Only HTTP/1.1 has upgrades, on both sides.
+fn wanted_upgrade(request: &mut Request<Incoming>, spoken: Spoken) -> Option<Wanted> {
+    if request.version() != Version::HTTP_11 || spoken.is_http2() {
         return None;
     }
     let to = headers::upgrade(request.headers())?;
@@ -215,56 +272,73 @@ fn wanted_upgrade(request: &mut Request<Incoming>) -> Option<Wanted> {
     Some(Wanted { to, client })
 }
 
-/// The request as its endpoint gets it.
+/// The request as its endpoint gets it, but for what its protocol needs.
 fn outgoing(
+    exchange: &Exchange<'_>,
+    serving: &Serving<'_>,
     request: Request<Body>,
-    peer: Peer,
     host: &str,
     wanted: Option<&Wanted>,
 ) -> Result<Request<Upload>, StatusCode> {
     let (mut parts, body) = request.into_parts();
     let client = Client {
-        ip: peer.client.ip(),
-        port: peer.port,
-        tls: peer.tls,
+        ip: exchange.client,
+        peer: exchange.peer.client.ip(),
+        port: exchange.peer.local.port(),
+        tls: exchange.peer.tls,
         host,
+        is_trusted: exchange.is_trusted,
     };
+    let takes_trailers = headers::takes_trailers(&parts.headers);
     headers::forward(&mut parts.headers, &client);
     if let Some(wanted) = wanted {
         headers::ask_upgrade(&mut parts.headers, &wanted.to);
     }
+    if takes_trailers && exchange.target.traffic.spoken.is_http2() {
+        parts
+            .headers
+            .insert(TE, HeaderValue::from_static("trailers"));
+    }
     let rest = parts.uri.path_and_query().map_or("/", PathAndQuery::as_str);
     parts.uri = rest.parse().map_err(|_| StatusCode::BAD_REQUEST)?;
-    parts.version = Version::HTTP_11;
-    Ok(Request::from_parts(parts, Upload::new(body)))
+    let limit = serving.settings.limits.client_timeout;
+    Ok(Request::from_parts(parts, Upload::new(body, limit)))
 }
 
 /// The answer as the client gets it. Where the endpoint agrees to an upgrade, bytes go to and fro from then on.
-fn incoming(mut answer: Response<Incoming>, client: Option<OnUpgrade>) -> Response<Body> {
-    let upgraded = headers::upgrade(answer.headers());
-    if let (StatusCode::SWITCHING_PROTOCOLS, Some(client), Some(to)) =
-        (answer.status(), client, upgraded)
+fn incoming(
+    mut answer: Response<Incoming>,
+    ticket: Ticket,
+    limit: Duration,
+    wanted: Option<Wanted>,
+) -> Response<Body> {
+    let agreed = headers::upgrade(answer.headers());
+    if let (StatusCode::SWITCHING_PROTOCOLS, Some(wanted), Some(to)) =
+        (answer.status(), wanted, agreed)
     {
         let endpoint = hyper::upgrade::on(&mut answer);
-        tokio::task::spawn_local(carry(client, endpoint));
+        tokio::task::spawn_local(carry(wanted.client, endpoint, ticket));
         headers::end_connection(answer.headers_mut());
         headers::ask_upgrade(answer.headers_mut(), &to);
-    } else if answer.status().is_informational() {
+        return finished(answer.map(|_| Body::empty()));
+    }
+    if answer.status().is_informational() {
         // Nobody has asked for it.
         return answer::plain(StatusCode::BAD_GATEWAY);
-    } else {
-        headers::end_connection(answer.headers_mut());
     }
-    answer
-        .headers_mut()
-        .entry(SERVER)
-        .or_insert(answer::SERVER_NAME);
+    headers::end_connection(answer.headers_mut());
+    finished(answer.map(|body| Body::Answer(Download::new(body, limit, ticket))))
+}
+
+fn finished(mut answer: Response<Body>) -> Response<Body> {
+    let named = answer.headers_mut().entry(SERVER);
+    named.or_insert(answer::SERVER_NAME);
     *answer.version_mut() = Version::HTTP_11;
-    answer.map(Body::Passed)
+    answer
 }
 
 /// Carries the bytes of an upgraded connection until both sides are done.
-async fn carry(client: OnUpgrade, endpoint: OnUpgrade) {
+async fn carry(client: OnUpgrade, endpoint: OnUpgrade, _ticket: Ticket) {
     let (Ok(client), Ok(endpoint)) = (client.await, endpoint.await) else {
         return;
     };

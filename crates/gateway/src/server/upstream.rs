@@ -1,198 +1,409 @@
-//! Connections of one thread to endpoints: HTTP/1.1, kept while they are idle, and tried one endpoint after the other.
+//! Requests on their way to endpoints: who is chosen, over which connection, for how long is waited, and who is next.
+//!
+//! ```text
+//!   send ─▶ Group::pick ─▶ Pool or dial ─▶ ask ─▶ answer, with a Ticket until the end of its body
+//!             ▲                              │ refused, broken, silent, or a status that is not wanted
+//!             └── budget, tries, deadline ◀──┘
+//! ```
 
-use std::cell::{Cell, RefCell};
+mod dial;
+mod pool;
+
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::Duration;
+use std::sync::Arc;
 
-use http::{Request, Response};
-use hyper::body::Incoming;
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
+use http::header::HOST;
+use http::{HeaderValue, Request, Response, Uri, Version};
+use hyper::body::{Body as _, Incoming};
 use portolan_model::PortKey;
-use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 
-use super::body::Upload;
-use super::limits::{
-    ANSWER_TIMEOUT, CONNECT_TIMEOUT, IDLE_ALL_MAX, IDLE_LOOK, IDLE_MAX, IDLE_TIMEOUT, TRIES_MAX,
-};
+pub(super) use self::dial::Tls;
+use self::dial::dial;
+use self::pool::{Place, Pool, Sender};
+use super::body::{Progress, Stage, Upload};
+use super::limits::IDLE_LOOK;
+use crate::balance::{Group, Outcome};
+use crate::proxy_protocol;
+use crate::roster::Roster;
+use crate::traffic::{Spoken, Traffic};
 
 /// Why no endpoint has answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Failure {
     /// There is no endpoint.
     Nobody,
+    /// Too many requests are under way.
+    Full,
     /// None of those that were tried takes a connection, or the one that did has closed it or does not speak HTTP.
     Broken,
     /// The one that was chosen does not answer.
     Silent,
+    /// The client does not go on with its request.
+    ClientSilent,
+    /// What the client has sent is malformed, or it has gone.
+    ClientBroken,
 }
 
-/// The connections of a thread.
-#[derive(Default)]
+/// A request for a Service port, but for itself.
+pub(super) struct Job<'a> {
+    pub(super) key: &'a PortKey,
+    pub(super) roster: &'a Arc<Roster>,
+    pub(super) traffic: &'a Traffic,
+    /// What it is told apart by, where endpoints are chosen by a hash.
+    pub(super) hash: u64,
+    /// The client, and the address that it has connected to.
+    pub(super) ends: (SocketAddr, SocketAddr),
+}
+
+/// The connections of a thread, and what it knows of endpoints.
 pub(super) struct Upstream {
-    idle: RefCell<Idle>,
-    /// Where the next request of each Service port goes.
-    turns: RefCell<HashMap<PortKey, usize>>,
+    pool: RefCell<Pool>,
+    groups: RefCell<HashMap<PortKey, Group>>,
+    tls: Tls,
 }
 
-/// Idle connections by endpoint, the one that was used last at the end.
-#[derive(Default)]
-struct Idle {
-    by_endpoint: HashMap<SocketAddr, Vec<(SendRequest<Upload>, Instant)>>,
-    count: usize,
+/// A request that is under way to an endpoint, until it is dropped.
+pub(super) struct Ticket {
+    upstream: Rc<Upstream>,
+    key: PortKey,
+    endpoint: SocketAddr,
+    began: Instant,
+    /// Counts a stream of a connection of HTTP/2.
+    stream: Option<Rc<()>>,
 }
 
-impl Idle {
-    fn take(&mut self, endpoint: SocketAddr) -> Option<SendRequest<Upload>> {
-        let kept = self.by_endpoint.get_mut(&endpoint)?;
-        while let Some((sender, _)) = kept.pop() {
-            self.count -= 1;
-            if sender.is_ready() {
-                return Some(sender);
-            }
-        }
-        None
-    }
-
-    fn put(&mut self, endpoint: SocketAddr, sender: SendRequest<Upload>) {
-        let kept = self.by_endpoint.entry(endpoint).or_default();
-        if kept.len() < IDLE_MAX && self.count < IDLE_ALL_MAX {
-            kept.push((sender, Instant::now()));
-            self.count += 1;
+impl Ticket {
+    fn judge(&self, outcome: Outcome) {
+        let mut groups = self.upstream.groups.borrow_mut();
+        if let Some(group) = groups.get_mut(&self.key) {
+            group.judge(self.endpoint, outcome, Instant::now());
         }
     }
 
-    /// Closes what was not used for long, or is closed on the other side.
-    fn trim(&mut self, now: Instant) {
-        self.by_endpoint.retain(|_, kept| {
-            kept.retain(|(sender, since)| !sender.is_closed() && now - *since < IDLE_TIMEOUT);
-            !kept.is_empty()
+    fn answered(&self, answer: &Response<Incoming>) {
+        // An endpoint that says of itself that it cannot serve is no better than one that does not answer.
+        self.judge(match answer.status().as_u16() {
+            502..=504 => Outcome::Failed,
+            _ => Outcome::Answered(self.began.elapsed()),
         });
-        self.count = self.by_endpoint.values().map(Vec::len).sum();
     }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let mut groups = self.upstream.groups.borrow_mut();
+        if let Some(group) = groups.get_mut(&self.key) {
+            group.end(self.endpoint);
+        }
+    }
+}
+
+/// What has become of one try.
+enum Tried {
+    Answer(Response<Incoming>),
+    /// No answer; whether the endpoint is to be blamed, and the request, if nothing of it was sent.
+    No(Failure, bool, Option<Box<Request<Upload>>>),
 }
 
 impl Upstream {
+    /// No connections yet.
+    pub(super) fn new(tls: Tls) -> Upstream {
+        Upstream {
+            pool: RefCell::default(),
+            groups: RefCell::default(),
+            tls,
+        }
+    }
+
     /// Closes idle connections in time, for ever.
     pub(super) async fn keep(self: Rc<Self>) {
         let mut look = tokio::time::interval(IDLE_LOOK);
         loop {
             let now = look.tick().await;
-            self.idle.borrow_mut().trim(now);
+            self.pool.borrow_mut().trim(now);
         }
     }
 
-    /// Sends a request to one of the endpoints, by turns. Another one is tried as long as nothing of the request has
-    /// been sent.
-    pub(super) async fn send(
-        self: &Rc<Self>,
-        key: &PortKey,
-        endpoints: &[SocketAddr],
-        mut request: Request<Upload>,
-    ) -> Result<Response<Incoming>, Failure> {
-        let mut failure = Failure::Nobody;
-        let first = self.turn(key);
-        let tries = endpoints.len().min(TRIES_MAX);
-        for index in 0..tries {
-            let endpoint = endpoints[first.wrapping_add(index) % endpoints.len()];
-            // What was idle may have been closed in this very moment; then a new connection is made.
-            let kept = self.idle.borrow_mut().take(endpoint);
-            if let Some(sender) = kept {
-                match self.ask(endpoint, sender, request).await {
-                    Ok(answer) => return Ok(answer),
-                    Err((_, Some(unsent))) => request = unsent,
-                    Err((failure, None)) => return Err(failure),
-                }
-            }
-            let Some(sender) = connect(endpoint).await else {
-                failure = Failure::Broken;
-                continue;
-            };
-            match self.ask(endpoint, sender, request).await {
-                Ok(answer) => return Ok(answer),
-                Err((why, Some(unsent))) => {
-                    request = unsent;
-                    failure = why;
-                }
-                Err((failure, None)) => return Err(failure),
-            }
-        }
-        Err(failure)
+    /// Forgets Service ports that are not there any more.
+    pub(super) fn forget(&self, known: impl Fn(&PortKey) -> bool) {
+        self.groups.borrow_mut().retain(|key, _| known(key));
     }
 
-    /// Whose turn it is. Threads begin at different endpoints.
-    fn turn(&self, key: &PortKey) -> usize {
-        let mut turns = self.turns.borrow_mut();
-        match turns.get_mut(key) {
-            Some(turn) => {
-                *turn = turn.wrapping_add(1);
-                *turn
+    /// Does something with what is known of the endpoints of a Service port, as they are by now.
+    fn with_group<T>(&self, job: &Job<'_>, act: impl FnOnce(&mut Group) -> T) -> T {
+        let mut groups = self.groups.borrow_mut();
+        let now = Instant::now();
+        match groups.get_mut(job.key) {
+            Some(group) => {
+                group.follow(job.roster, now);
+                act(group)
             }
             None => {
-                let first = fastrand::usize(..);
-                turns.insert(key.clone(), first);
-                first
+                let turn = fastrand::usize(..);
+                let group = Group::new(Arc::clone(job.roster), turn, now);
+                act(groups.entry(job.key.clone()).or_insert(group))
             }
         }
     }
 
-    /// Forgets the turns of Service ports that nothing leads to any more.
-    pub(super) fn forget(&self, known: impl Fn(&PortKey) -> bool) {
-        self.turns.borrow_mut().retain(|key, _| known(key));
+    /// The endpoint for a try.
+    fn pick(self: &Rc<Self>, job: &Job<'_>, tried: &[SocketAddr]) -> Result<Ticket, Failure> {
+        let picked = self.with_group(job, |group| {
+            if !group.has_room() {
+                return Err(Failure::Full);
+            }
+            let now = Instant::now();
+            let spread = job.traffic.spread.as_ref();
+            let random = &mut || fastrand::u64(..);
+            let picked = group.pick(spread, job.hash, now, tried, random);
+            let endpoint = picked.ok_or(Failure::Nobody)?;
+            group.begin(endpoint);
+            Ok(endpoint)
+        });
+        Ok(Ticket {
+            upstream: Rc::clone(self),
+            key: job.key.clone(),
+            endpoint: picked?,
+            began: Instant::now(),
+            stream: None,
+        })
     }
 
-    /// Sends a request over a connection; gives it back when nothing of it was sent.
+    /// Sends a request to one of the endpoints, and to others as long as that can be done without doing something twice.
+    pub(super) async fn send(
+        self: &Rc<Self>,
+        job: &Job<'_>,
+        mut request: Request<Upload>,
+    ) -> Result<(Response<Incoming>, Ticket), Failure> {
+        let retry = &job.traffic.retry;
+        let deadline = retry.within.map(|within| Instant::now() + within);
+        let may_repeat = request.body().is_end_stream() && retry.may_repeat(request.method());
+        let mut tried = Vec::new();
+        let mut ticket = self.pick(job, &tried)?;
+        loop {
+            let spare = may_repeat.then(|| copied(&request));
+            let result = self.attempt(job, &mut ticket, request).await;
+            let (failure, blamed, again) = match result {
+                Tried::Answer(answer) if !retry.statuses.contains(&answer.status()) => {
+                    ticket.answered(&answer);
+                    return Ok((answer, ticket));
+                }
+                Tried::Answer(answer) => {
+                    ticket.answered(&answer);
+                    let next = spare.filter(|_| self.may_go_on(job, deadline, tried.len() + 1));
+                    let Some(spare) = next else {
+                        return Ok((answer, ticket));
+                    };
+                    tried.push(ticket.endpoint);
+                    match self.pick(job, &tried) {
+                        Ok(other) => (ticket, request) = (other, spare),
+                        // Nobody else is there: this is the answer after all.
+                        Err(_) => return Ok((answer, ticket)),
+                    }
+                    continue;
+                }
+                Tried::No(failure, blamed, unsent) => {
+                    let unsent = unsent.map(|unsent| *unsent);
+                    (failure, blamed, unsent.or(spare))
+                }
+            };
+            let covered = match failure {
+                Failure::Broken => retry.on_error,
+                Failure::Silent => retry.on_timeout,
+                _ => false,
+            };
+            // A connection that was closed while it was idle says nothing about its endpoint, which may be the only one.
+            if blamed {
+                ticket.judge(Outcome::Failed);
+                tried.push(ticket.endpoint);
+            }
+            let again = again.filter(|_| covered || !blamed).ok_or(failure)?;
+            if !self.may_go_on(job, deadline, tried.len()) {
+                return Err(failure);
+            }
+            ticket = self.pick(job, &tried).map_err(|_| failure)?;
+            request = again;
+        }
+    }
+
+    /// Whether there is time, budget and leave for one more try after so many.
+    fn may_go_on(&self, job: &Job<'_>, deadline: Option<Instant>, tries: usize) -> bool {
+        let now = Instant::now();
+        tries < usize::from(job.traffic.retry.tries)
+            && deadline.is_none_or(|deadline| now < deadline)
+            && self.with_group(job, |group| group.may_retry(now))
+    }
+
+    /// One try at the endpoint of the ticket.
+    async fn attempt(
+        self: &Rc<Self>,
+        job: &Job<'_>,
+        ticket: &mut Ticket,
+        request: Request<Upload>,
+    ) -> Tried {
+        let place = Place {
+            address: ticket.endpoint,
+            spoken: job.traffic.spoken,
+            tls_name: job.traffic.tls_name.as_deref().map(Arc::from),
+        };
+        let announcement = job.traffic.announce.map(|version| {
+            let (client, local) = job.ends;
+            proxy_protocol::header(version, client, local)
+        });
+        let mut request = framed(request, &place);
+        // A connection that has said who its client is serves no other.
+        let kept = match announcement {
+            Some(_) => None,
+            None => self.pool.borrow_mut().take(&place, Instant::now()),
+        };
+        if let Some(sender) = kept {
+            match self.ask(job, &place, ticket, sender, request, true).await {
+                // It was closed in this very moment.
+                Tried::No(Failure::Broken, _, Some(unsent)) => request = *unsent,
+                tried => return tried,
+            }
+        }
+        let dialed = dial(&place, announcement.as_deref(), &self.tls);
+        match timeout(job.traffic.connect_timeout, dialed).await {
+            Ok(Ok(sender)) => {
+                let keeps = announcement.is_none();
+                self.ask(job, &place, ticket, sender, request, keeps).await
+            }
+            Ok(Err(error)) => {
+                tracing::debug!(endpoint = %place.address, %error, "an endpoint takes no connection");
+                Tried::No(Failure::Broken, true, Some(Box::new(request)))
+            }
+            Err(_) => Tried::No(Failure::Silent, true, Some(Box::new(request))),
+        }
+    }
+
+    /// Sends a request over a connection, and waits for the head of the answer.
     async fn ask(
         self: &Rc<Self>,
-        endpoint: SocketAddr,
-        mut sender: SendRequest<Upload>,
+        job: &Job<'_>,
+        place: &Place,
+        ticket: &mut Ticket,
+        sender: Sender,
         request: Request<Upload>,
-    ) -> Result<Response<Incoming>, (Failure, Option<Request<Upload>>)> {
-        let moved = request.body().moved();
-        moved.set(Instant::now());
-        let answer = answered(sender.try_send_request(request), &moved).await;
-        let answer = answer.ok_or((Failure::Silent, None))?;
-        let answer = answer.map_err(|mut error| (Failure::Broken, error.take_message()))?;
-        // Once the answer has been read to its end, the connection is good for another request.
+        keeps: bool,
+    ) -> Tried {
+        let progress = request.body().progress();
+        progress.moved.set(Instant::now());
+        let result = match sender {
+            Sender::Http1(mut sender) => {
+                let answer = answered(job.traffic, &progress, sender.try_send_request(request));
+                let answer = answer.await;
+                if matches!(answer, Some(Ok(_))) && keeps {
+                    self.keep_after(place.clone(), sender);
+                }
+                answer
+            }
+            Sender::Http2(mut sender, streams) => {
+                ticket.stream = Some(Rc::clone(&streams));
+                let shared = Sender::Http2(sender.clone(), streams);
+                if keeps && !self.pool.borrow().has(place, &shared) {
+                    let mut pool = self.pool.borrow_mut();
+                    pool.put(place.clone(), shared, Instant::now());
+                }
+                answered(job.traffic, &progress, sender.try_send_request(request)).await
+            }
+        };
+        match (result, progress.stage.get()) {
+            (Some(Ok(answer)), _) => Tried::Answer(answer),
+            (_, Stage::Silent) => Tried::No(Failure::ClientSilent, false, None),
+            (_, Stage::Broken) => Tried::No(Failure::ClientBroken, false, None),
+            (Some(Err(mut error)), _) => {
+                let unsent = error.take_message().map(Box::new);
+                let error = error.into_error();
+                tracing::debug!(endpoint = %place.address, %error, "an endpoint has not answered");
+                Tried::No(Failure::Broken, true, unsent)
+            }
+            (None, _) => Tried::No(Failure::Silent, true, None),
+        }
+    }
+
+    /// Once the answer has been read to its end, the connection is good for another request.
+    fn keep_after(
+        self: &Rc<Self>,
+        place: Place,
+        mut sender: hyper::client::conn::http1::SendRequest<Upload>,
+    ) {
         let upstream = Rc::clone(self);
         tokio::task::spawn_local(async move {
             if sender.ready().await.is_ok() {
-                upstream.idle.borrow_mut().put(endpoint, sender);
+                let mut pool = upstream.pool.borrow_mut();
+                pool.put(place, Sender::Http1(sender), Instant::now());
             }
         });
-        Ok(answer)
     }
 }
 
-/// Waits for an answer until both sides have been still for [`ANSWER_TIMEOUT`].
-async fn answered<T>(answer: impl Future<Output = T>, moved: &Cell<Instant>) -> Option<T> {
+/// The same request once more; it has no body.
+fn copied(request: &Request<Upload>) -> Request<Upload> {
+    let mut copy = Request::new(Upload::empty());
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.headers_mut() = request.headers().clone();
+    copy
+}
+
+/// The form that a request has in the protocol: HTTP/2 has scheme and host in the target, HTTP/1.1 only the path.
+fn framed(mut request: Request<Upload>, place: &Place) -> Request<Upload> {
+    let has_authority = request.uri().authority().is_some();
+    match place.spoken {
+        Spoken::Http | Spoken::Https => *request.version_mut() = Version::HTTP_11,
+        Spoken::H2c | Spoken::H2 if has_authority => {}
+        Spoken::H2c | Spoken::H2 => {
+            *request.version_mut() = Version::HTTP_2;
+            let scheme = if place.spoken.is_tls() {
+                "https"
+            } else {
+                "http"
+            };
+            let host = request.headers_mut().remove(HOST);
+            let given = host.as_ref().map(HeaderValue::as_bytes);
+            let rest = request.uri().path_and_query().cloned();
+            let with_host = |host: &[u8]| {
+                let builder = Uri::builder().scheme(scheme).authority(host);
+                builder.path_and_query(rest.clone()?).build().ok()
+            };
+            let own = place.address.to_string();
+            let uri = given
+                .filter(|host| !host.is_empty())
+                .and_then(with_host)
+                .or_else(|| with_host(own.as_bytes()));
+            if let Some(uri) = uri {
+                *request.uri_mut() = uri;
+            }
+        }
+    }
+    request
+}
+
+/// Waits for the head of an answer: as long as the endpoint takes the body in time, the client sends it, and then the
+/// answer comes in time.
+async fn answered<T>(
+    traffic: &Traffic,
+    progress: &Progress,
+    answer: impl Future<Output = T>,
+) -> Option<T> {
     let mut answer = std::pin::pin!(answer);
     loop {
-        let until = moved.get() + ANSWER_TIMEOUT;
-        match tokio::time::timeout_at(until, answer.as_mut()).await {
+        let limit = match progress.stage.get() {
+            Stage::Sent => traffic.read_timeout,
+            _ => traffic.send_timeout,
+        };
+        let until = progress.moved.get() + limit;
+        match timeout_at(until, answer.as_mut()).await {
             Ok(answer) => return Some(answer),
-            Err(_) if moved.get() + ANSWER_TIMEOUT > until => {}
+            Err(_) if progress.moved.get() + limit > until => {}
+            // It is the client's turn, and the body of the request looks after that.
+            Err(_) if progress.stage.get() == Stage::Client => progress.moved.set(Instant::now()),
             Err(_) => return None,
         }
     }
-}
-
-async fn connect(endpoint: SocketAddr) -> Option<SendRequest<Upload>> {
-    let stream = within(CONNECT_TIMEOUT, TcpStream::connect(endpoint)).await?;
-    // Small answers must not wait for each other; a socket that refuses this is still good.
-    let _ = stream.set_nodelay(true);
-    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.ok()?;
-    tokio::task::spawn_local(async move {
-        if let Err(error) = connection.with_upgrades().await {
-            tracing::debug!(%endpoint, %error, "connection to an endpoint");
-        }
-    });
-    Some(sender)
-}
-
-async fn within<T, E>(limit: Duration, act: impl Future<Output = Result<T, E>>) -> Option<T> {
-    timeout(limit, act).await.ok().and_then(Result::ok)
 }

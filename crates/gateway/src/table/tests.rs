@@ -19,6 +19,7 @@ fn target(number: usize) -> Arc<Target> {
         origin,
         policy: Arc::default(),
         backends,
+        traffic: Arc::default(),
     })
 }
 

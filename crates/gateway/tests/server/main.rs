@@ -4,21 +4,25 @@
     clippy::unwrap_used,
     reason = "a test's helpers fail the test by panicking"
 )]
+#![allow(clippy::print_stdout, reason = "what is not compared is said aloud")]
 
 mod backend;
+mod http2;
 mod malformed;
 mod policy;
+mod protocols;
 mod services;
 mod site;
 mod traffic;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::process::Command;
 use std::sync::Arc;
 
 use portolan_gateway::ingress::{Objects, Options, build};
-use portolan_gateway::server::{Certificates, Config, Identity, Live, Server};
-use portolan_gateway::{Host, ObjectName, Roster, Rosters};
+use portolan_gateway::server::{Certificates, Config, Identity, Live, Server, Settings};
+use portolan_gateway::{Host, ObjectName, Problem, Roster, Rosters};
 use portolan_k8s::wire::Service;
 use portolan_k8s::wire::networking::{Ingress, IngressClass};
 use portolan_model::{PortKey, Protocol};
@@ -26,18 +30,27 @@ use serde_json::{Value, json};
 
 /// A server on free ports of the loopback.
 fn serve(threads: usize) -> Server {
+    serve_with(threads, Settings::default())
+}
+
+fn serve_with(threads: usize, settings: Settings) -> Server {
     let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
     let config = Config {
         http: vec![any],
         https: vec![any],
         threads,
-        https_port: 443,
+        settings,
     };
     Server::start(&config).unwrap()
 }
 
 /// What an Ingress with these rules makes of Service `web` with these endpoints.
 fn live(rules: Value, endpoints: &[SocketAddr]) -> Live {
+    annotated(&[], rules, endpoints)
+}
+
+/// The same, of an Ingress with annotations; those without a prefix have that of ingress-nginx.
+fn annotated(annotations: &[(&str, &str)], rules: Value, endpoints: &[SocketAddr]) -> Live {
     let mut objects = Objects::default();
     let class =
         json!({"metadata": {"name": "ours"}, "spec": {"controller": "portolan.dev/gateway"}});
@@ -52,16 +65,24 @@ fn live(rules: Value, endpoints: &[SocketAddr]) -> Live {
         .insert(ObjectName::new("shop", "web"), Arc::new(service));
     let spec =
         json!({"ingressClassName": "ours", "rules": rules, "tls": [{"hosts": ["secure.com"]}]});
-    let ingress: Ingress = serde_json::from_value(
-        json!({"metadata": {"namespace": "shop", "name": "i"}, "spec": spec}),
-    )
-    .unwrap();
+    let full = |name: &str| match name.contains('/') {
+        true => name.to_owned(),
+        false => format!("nginx.ingress.kubernetes.io/{name}"),
+    };
+    let annotations = annotations.iter();
+    let annotations: BTreeMap<String, &str> = annotations.map(|(n, v)| (full(n), *v)).collect();
+    let metadata = json!({"namespace": "shop", "name": "i", "annotations": annotations});
+    let ingress: Ingress =
+        serde_json::from_value(json!({"metadata": metadata, "spec": spec})).unwrap();
     objects
         .ingresses
         .insert(ObjectName::new("shop", "i"), Arc::new(ingress));
     let key = PortKey::new("shop", "web", "", Protocol::Tcp);
+    let routing = build(&objects, &Options::default());
+    let wrong = |problem: &&Problem| problem.reason == "InvalidAnnotation";
+    assert_eq!(routing.problems.iter().find(wrong), None);
     Live {
-        table: build(&objects, &Options::default()).table,
+        table: routing.table,
         endpoints: Rosters::of([(key, Roster::of(endpoints.iter().copied()))]),
         certificates: Arc::default(),
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::backend::Backend;
-use crate::{all_of, certificate, certificates, curl, live, serve};
+use crate::{all_of, annotated, certificate, certificates, curl, live, serve};
 
 fn url(address: SocketAddr, rest: &str) -> String {
     format!("http://{address}{rest}")
@@ -30,11 +30,23 @@ fn status(address: SocketAddr, arguments: &[&str], path: &str) -> String {
 
 /// The conformance case of load balancing: 100 requests, 10 endpoints, each of which answers.
 #[test]
+fn every_endpoint_answers() {
+    let counts = counts(&[]);
+    assert_eq!(counts.len(), 10, "{counts:?}");
+}
+
+#[test]
 fn endpoints_get_their_turns() {
+    let counts = counts(&[("load-balance", "round_robin")]);
+    assert_eq!(counts.values().copied().collect::<Vec<_>>(), [10; 10]);
+}
+
+/// How often each of ten endpoints has answered one of 100 requests.
+fn counts(annotations: &[(&str, &str)]) -> BTreeMap<String, usize> {
     let backends: Vec<Backend> = (1..=10).map(Backend::start).collect();
     let endpoints: Vec<SocketAddr> = backends.iter().map(|backend| backend.address).collect();
     let server = serve(2);
-    server.swap(live(json!([all_of("")]), &endpoints));
+    server.swap(annotated(annotations, json!([all_of("")]), &endpoints));
     let said = curl(&["--write-out", "\n", &url(server.http()[0], "/?[1-100]")]);
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
     for line in said.lines() {
@@ -43,11 +55,11 @@ fn endpoints_get_their_turns() {
             .entry(said["who"].as_str().unwrap().to_owned())
             .or_default() += 1;
     }
-    assert_eq!(counts.values().copied().collect::<Vec<_>>(), [10; 10]);
     let connections = backends
         .iter()
         .map(|backend| backend.connections.load(Ordering::Relaxed));
     assert_eq!(connections.max(), Some(1), "connections are used again");
+    counts
 }
 
 #[test]
@@ -116,7 +128,8 @@ fn not_more_than_three_endpoints_are_tried() {
     let mut endpoints: Vec<SocketAddr> = closed_ones.collect();
     endpoints.push(backend.address);
     let server = serve(1);
-    server.swap(live(json!([all_of("")]), &endpoints));
+    let turns = ("load-balance", "round_robin");
+    server.swap(annotated(&[turns], json!([all_of("")]), &endpoints));
     let url = url(server.http()[0], "/?[1-6]");
     let codes = curl(&[
         "--output",

@@ -13,9 +13,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
+use ipnet::IpNet;
 use kube::Client;
 use portolan_gateway::ingress::{CONTROLLER, Options};
-use portolan_gateway::server::{Config, Identity, Server};
+use portolan_gateway::server::{Config, Identity, Server, Settings};
 use portolan_gateway::{Followed, ObjectName, World, follow};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -41,6 +42,12 @@ pub struct Args {
     /// The port that clients reach HTTPS at, for redirects.
     #[arg(long, default_value_t = 443)]
     https_port: u16,
+    /// Connections from these addresses begin with a header of the PROXY protocol (may be repeated).
+    #[arg(long, value_name = "CIDR")]
+    proxy_protocol_from: Vec<IpNet>,
+    /// Believe what requests from these addresses say in X-Forwarded-For and its like (may be repeated).
+    #[arg(long, value_name = "CIDR")]
+    trusted_proxy: Vec<IpNet>,
     /// Threads that serve [default: one for each processor].
     #[arg(long)]
     threads: Option<usize>,
@@ -98,6 +105,15 @@ fn object(text: &str) -> Result<ObjectName, String> {
 }
 
 impl Args {
+    fn settings(&self) -> Settings {
+        Settings {
+            https_port: self.https_port,
+            announcers: self.proxy_protocol_from.clone(),
+            trusted_proxies: self.trusted_proxy.clone(),
+            ..Settings::default()
+        }
+    }
+
     fn options(&self) -> Options {
         Options {
             controller: self.controller.clone(),
@@ -157,7 +173,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         threads: args
             .threads
             .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)),
-        https_port: args.https_port,
+        settings: args.settings(),
     };
     // Addresses that are taken are told before anything else is done.
     let server = Server::start(&config)?;

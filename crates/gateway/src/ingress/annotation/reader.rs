@@ -11,6 +11,9 @@ use super::catalog::{self, Standing};
 use super::{NGINX, Note, OURS};
 use crate::policy::Template;
 
+/// Ours: connections to endpoints begin with who the client is.
+pub(super) const PROXY_PROTOCOL: &str = "backend-proxy-protocol";
+
 /// Reads the values of one Ingress.
 pub(in crate::ingress) struct Reader<'a> {
     annotations: &'a BTreeMap<String, String>,
@@ -57,6 +60,25 @@ impl<'a> Reader<'a> {
         let global = || self.config.get(name).filter(|_| catalog::is_config(name));
         let text = own.or_else(global)?.trim();
         (!text.is_empty()).then_some(text)
+    }
+
+    /// The value of one of our own annotations.
+    pub(super) fn own(&self, name: &str) -> Option<&'a str> {
+        let text = self.annotations.get(&format!("{OURS}{name}"))?.trim();
+        (!text.is_empty()).then_some(text)
+    }
+
+    /// Says that one of our own cannot be carried out.
+    pub(super) fn own_wrong(&mut self, name: &str, words: &str) {
+        let key = format!("{OURS}{name}");
+        let note = Note {
+            value: self.annotations.get(&key).cloned().unwrap_or_default(),
+            name: key.clone(),
+            standing: Standing::Refused,
+            words: words.to_owned(),
+            reason: "InvalidAnnotation",
+        };
+        self.notes.insert(key, note);
     }
 
     /// Whether the Ingress itself has the annotation.
@@ -239,6 +261,9 @@ impl<'a> Reader<'a> {
         for (key, value) in self.annotations {
             let (standing, words, reason) = match (key.strip_prefix(NGINX), key.starts_with(OURS)) {
                 (Some(name), _) => catalog::standing(name),
+                (None, true) if key.strip_prefix(OURS) == Some(PROXY_PROTOCOL) => {
+                    (Standing::Supported, String::new(), "")
+                }
                 (None, true) => catalog::unknown_of_ours(),
                 (None, false) => continue,
             };

@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use http::{HeaderValue, StatusCode};
 
+use super::reader::PROXY_PROTOCOL;
 use super::{Reader, Settings};
 use crate::policy::{
     Affinity, Balance, Compression, Cors, CorsOrigin, Mirror, Protocol, Retry, Upstream,
 };
 use crate::problem::ObjectName;
+use crate::traffic::Announce;
 
 /// What ingress-nginx lets pages of other origins use.
 const CORS_METHODS: &str = "GET, PUT, POST, DELETE, PATCH, OPTIONS";
@@ -165,6 +167,21 @@ fn upstream(reader: &mut Reader<'_>) -> Upstream {
         affinity: affinity(reader),
         tls_name: reader.text("proxy-ssl-name").map(str::to_owned),
         tls_verify: false,
+        announce: announce(reader),
+    }
+}
+
+fn announce(reader: &mut Reader<'_>) -> Option<Announce> {
+    match reader.own(PROXY_PROTOCOL)? {
+        "v1" => Some(Announce::V1),
+        "v2" => Some(Announce::V2),
+        _ => {
+            reader.own_wrong(
+                PROXY_PROTOCOL,
+                "It must be \"v1\" or \"v2\"; it is left out.",
+            );
+            None
+        }
     }
 }
 
@@ -202,10 +219,11 @@ fn balance(reader: &mut Reader<'_>) -> Option<Balance> {
     match reader.text("load-balance")? {
         "round_robin" => Some(Balance::RoundRobin),
         "ewma" => Some(Balance::Ewma),
+        "least_conn" => Some(Balance::LeastRequests),
         _ => {
             reader.wrong(
                 "load-balance",
-                "It must be \"round_robin\" or \"ewma\"; it is left out.",
+                "It must be \"ewma\", \"round_robin\" or \"least_conn\"; it is left out.",
             );
             None
         }

@@ -8,11 +8,11 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http::header::{ACCEPT, ACCEPT_ENCODING, ORIGIN, STRICT_TRANSPORT_SECURITY};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full};
+use http_body_util::Full;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 
 use super::super::answer;
-use super::super::body::{Body, BodyError};
+use super::super::body::{Body, BodyError, MadeBody};
 use super::super::headers;
 use super::{CODE, Exchange, ask, coded, uri};
 use crate::policy::{Held, StandIn};
@@ -109,7 +109,7 @@ impl After {
         match self.held {
             None => answer,
             Some(held) => {
-                answer.map(|inner| Body::Made(Counted { inner, _held: held }.boxed_unsync()))
+                answer.map(|inner| Body::Made(MadeBody::new(Counted { inner, _held: held })))
             }
         }
     }

@@ -9,10 +9,9 @@ use bytes::Bytes;
 use flate2::write::GzEncoder;
 use http::header::{ACCEPT_RANGES, CONTENT_ENCODING, CONTENT_LENGTH, ETAG, VARY};
 use http::{HeaderValue, Response};
-use http_body_util::BodyExt;
 use hyper::body::{Body as HttpBody, Frame};
 
-use super::super::body::{Body, BodyError};
+use super::super::body::{Body, BodyError, MadeBody};
 use crate::policy::{Coding, Compression};
 
 /// Bytes that are gathered before they are sent, while more of the answer is there.
@@ -52,7 +51,7 @@ pub(super) fn code(
         is_unsent: false,
         last: None,
     };
-    Response::from_parts(head, Body::Made(coded.boxed_unsync()))
+    Response::from_parts(head, Body::Made(MadeBody::new(coded)))
 }
 
 enum Encoder {

@@ -7,7 +7,7 @@ use hyper::body::Incoming;
 
 use super::super::answer;
 use super::super::body::Body;
-use super::super::headers::{self, Client};
+use super::super::headers;
 use super::{Exchange, ask, uri};
 use crate::policy::{Judge, Template};
 
@@ -43,16 +43,7 @@ pub(super) async fn ask(
 /// What the service sees: the request without its body, and where it was going.
 fn question(exchange: &Exchange<'_>, judge: &Judge, request: &Request<Body>) -> Request<Body> {
     let mut headers = request.headers().clone();
-    let peer = exchange.peer;
-    headers::forward(
-        &mut headers,
-        &Client {
-            ip: peer.client.ip(),
-            port: peer.port,
-            tls: peer.tls,
-            host: exchange.http_host,
-        },
-    );
+    headers::forward(&mut headers, &exchange.client());
     for name in [HOST, CONTENT_LENGTH, CONTENT_TYPE] {
         headers.remove(name);
     }

@@ -7,13 +7,13 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HOST};
 use http::{HeaderName, HeaderValue, Request};
-use http_body_util::{BodyExt, Full};
+use http_body_util::Full;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
-use super::super::body::{Body, BodyError};
-use super::super::headers::{self, Client};
+use super::super::body::{Body, BodyError, MadeBody};
+use super::super::headers;
 use super::{Exchange, ask, uri};
 use crate::policy::Mirror;
 
@@ -52,15 +52,12 @@ pub(super) fn copy(exchange: &Exchange<'_>, mirror: &Mirror, request: &mut Reque
             inner,
             copy: Some(sender),
         };
-        *request.body_mut() = Body::Made(tee.boxed_unsync());
-        *copy.body_mut() = Body::Made(
-            Pieces {
-                receiver,
-                length,
-                is_whole: false,
-            }
-            .boxed_unsync(),
-        );
+        *request.body_mut() = Body::Made(MadeBody::new(tee));
+        *copy.body_mut() = Body::Made(MadeBody::new(Pieces {
+            receiver,
+            length,
+            is_whole: false,
+        }));
     } else {
         copy.headers_mut().remove(CONTENT_LENGTH);
     }
@@ -76,16 +73,7 @@ pub(super) fn copy(exchange: &Exchange<'_>, mirror: &Mirror, request: &mut Reque
 
 fn head(exchange: &Exchange<'_>, mirror: &Mirror, request: &Request<Body>) -> Request<Body> {
     let mut headers = request.headers().clone();
-    let peer = exchange.peer;
-    headers::forward(
-        &mut headers,
-        &Client {
-            ip: peer.client.ip(),
-            port: peer.port,
-            tls: peer.tls,
-            host: exchange.http_host,
-        },
-    );
+    headers::forward(&mut headers, &exchange.client());
     headers.remove(HOST);
     if let Some(host) = &mirror.host {
         headers.insert(HOST, host.clone());

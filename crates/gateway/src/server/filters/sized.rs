@@ -7,11 +7,10 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
-use http_body_util::BodyExt;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 
 use super::super::answer;
-use super::super::body::{Body, BodyError};
+use super::super::body::{Body, BodyError, MadeBody};
 use super::After;
 
 /// Refuses a body that says it is too long, and watches the others: one that gets too long ends, and the client is told.
@@ -34,7 +33,7 @@ pub(super) fn limit(
         left: max,
         is_over,
     };
-    *request.body_mut() = Body::Made(sized.boxed_unsync());
+    *request.body_mut() = Body::Made(MadeBody::new(sized));
     Ok(())
 }
 

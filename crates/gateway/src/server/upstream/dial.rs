@@ -1,0 +1,162 @@
+//! New connections to endpoints: TCP, who the client is (PROXY protocol), TLS, and HTTP/1.1 or HTTP/2.
+
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use rustls::ClientConfig;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{DigitallySignedStruct, SignatureScheme};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use super::super::connection::Local;
+use super::super::limits::{
+    HEAD_BYTES_MAX, HEADERS_MAX, UPSTREAM_CONNECTION_WINDOW, UPSTREAM_STREAM_WINDOW,
+};
+use super::pool::{Place, Sender};
+
+/// How TLS is spoken to endpoints: for HTTP/1.1, and for HTTP/2.
+#[derive(Clone)]
+pub(in super::super) struct Tls {
+    http1: TlsConnector,
+    http2: TlsConnector,
+}
+
+impl Tls {
+    /// Certificates of endpoints are not checked, as with ingress-nginx where nobody asks for it: pods have as a rule
+    /// some that they have made themselves, and the network of the cluster is what is trusted.
+    pub(in super::super) fn unverified() -> Result<Tls, String> {
+        let connector = |protocol: &[u8]| -> Result<TlsConnector, String> {
+            let provider = Arc::new(aws_lc_rs::default_provider());
+            let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+                .with_safe_default_protocol_versions()
+                .map_err(|error| error.to_string())?;
+            let mut config = builder
+                .dangerous()
+                .with_custom_certificate_verifier(Arc::new(Anybody(provider)))
+                .with_no_client_auth();
+            config.alpn_protocols = vec![protocol.to_vec()];
+            Ok(TlsConnector::from(Arc::new(config)))
+        };
+        Ok(Tls {
+            http1: connector(b"http/1.1")?,
+            http2: connector(b"h2")?,
+        })
+    }
+}
+
+/// Takes every certificate whose key the other side has.
+#[derive(Debug)]
+struct Anybody(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let known = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, certificate, signed, known)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let known = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, certificate, signed, known)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// Makes a connection; `announcement` is said before anything else.
+pub(super) async fn dial(
+    place: &Place,
+    announcement: Option<&[u8]>,
+    tls: &Tls,
+) -> io::Result<Sender> {
+    let mut stream = TcpStream::connect(place.address).await?;
+    // Small answers must not wait for each other; a socket that refuses this is still good.
+    let _ = stream.set_nodelay(true);
+    if let Some(announcement) = announcement {
+        stream.write_all(announcement).await?;
+    }
+    if !place.spoken.is_tls() {
+        return handshake(place, stream).await;
+    }
+    let name = match &place.tls_name {
+        Some(name) => ServerName::try_from(name.to_string()).map_err(io::Error::other)?,
+        // No name is sent for an address.
+        None => ServerName::IpAddress(place.address.ip().into()),
+    };
+    let connector = match place.spoken.is_http2() {
+        true => &tls.http2,
+        false => &tls.http1,
+    };
+    let stream = connector.connect(name, stream).await?;
+    let agreed = stream.get_ref().1.alpn_protocol();
+    if place.spoken.is_http2() && agreed != Some(b"h2") {
+        return Err(io::Error::other("it speaks no HTTP/2 in TLS"));
+    }
+    handshake(place, stream).await
+}
+
+async fn handshake<S>(place: &Place, stream: S) -> io::Result<Sender>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let io = TokioIo::new(stream);
+    let endpoint = place.address;
+    if !place.spoken.is_http2() {
+        let mut builder = http1::Builder::new();
+        builder
+            .max_buf_size(HEAD_BYTES_MAX)
+            .max_headers(HEADERS_MAX);
+        let (sender, connection) = builder.handshake(io).await.map_err(io::Error::other)?;
+        tokio::task::spawn_local(async move {
+            tell(endpoint, connection.with_upgrades().await);
+        });
+        return Ok(Sender::Http1(sender));
+    }
+    let mut builder = http2::Builder::new(Local);
+    builder
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(UPSTREAM_STREAM_WINDOW)
+        .initial_connection_window_size(UPSTREAM_CONNECTION_WINDOW)
+        .max_header_list_size(u32::try_from(HEAD_BYTES_MAX).unwrap_or(u32::MAX));
+    let (sender, connection) = builder.handshake(io).await.map_err(io::Error::other)?;
+    tokio::task::spawn_local(async move {
+        tell(endpoint, connection.await);
+    });
+    Ok(Sender::Http2(sender, Rc::new(())))
+}
+
+fn tell(endpoint: SocketAddr, result: Result<(), hyper::Error>) {
+    if let Err(error) = result {
+        tracing::debug!(%endpoint, %error, "connection to an endpoint");
+    }
+}

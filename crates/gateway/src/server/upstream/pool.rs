@@ -1,0 +1,114 @@
+//! Connections of one thread to endpoints, kept while they are idle; those of HTTP/2 are kept while they are busy, too,
+//! and shared.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use hyper::client::conn::{http1, http2};
+use tokio::time::Instant;
+
+use super::super::body::Upload;
+use super::super::limits::{IDLE_ALL_MAX, IDLE_MAX, IDLE_TIMEOUT, UPSTREAM_STREAMS_MAX};
+use crate::traffic::Spoken;
+
+/// Where a connection leads, and what is spoken over it: requests for the same place may share it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(in super::super) struct Place {
+    pub(super) address: SocketAddr,
+    pub(super) spoken: Spoken,
+    pub(super) tls_name: Option<Arc<str>>,
+}
+
+/// A connection that a request can be sent over.
+pub(super) enum Sender {
+    /// One request at a time.
+    Http1(http1::SendRequest<Upload>),
+    /// Many at a time; the second part counts them.
+    Http2(http2::SendRequest<Upload>, Rc<()>),
+}
+
+impl Sender {
+    fn streams(&self) -> Option<&Rc<()>> {
+        match self {
+            Sender::Http1(_) => None,
+            Sender::Http2(_, streams) => Some(streams),
+        }
+    }
+}
+
+/// Connections by place, the one that was used last at the end.
+#[derive(Default)]
+pub(super) struct Pool {
+    by_place: HashMap<Place, Vec<(Sender, Instant)>>,
+    count: usize,
+}
+
+impl Pool {
+    /// A connection that can be used at once.
+    pub(super) fn take(&mut self, place: &Place, now: Instant) -> Option<Sender> {
+        let kept = self.by_place.get_mut(place)?;
+        if place.spoken.is_http2() {
+            let usable = kept
+                .iter_mut()
+                .rev()
+                .find_map(|(sender, used)| match sender {
+                    Sender::Http2(sender, streams) => {
+                        let has_room = Rc::strong_count(streams) <= UPSTREAM_STREAMS_MAX;
+                        let usable = has_room && sender.is_ready();
+                        usable.then(|| {
+                            *used = now;
+                            Sender::Http2(sender.clone(), Rc::clone(streams))
+                        })
+                    }
+                    Sender::Http1(_) => None,
+                });
+            return usable;
+        }
+        while let Some((sender, _)) = kept.pop() {
+            self.count -= 1;
+            if matches!(&sender, Sender::Http1(sender) if sender.is_ready()) {
+                return Some(sender);
+            }
+        }
+        None
+    }
+
+    /// Whether it has this connection of HTTP/2 already.
+    pub(super) fn has(&self, place: &Place, sender: &Sender) -> bool {
+        let kept = self.by_place.get(place).into_iter().flatten();
+        let mut counters = kept.filter_map(|(sender, _)| sender.streams());
+        counters.any(|streams| sender.streams().is_some_and(|own| Rc::ptr_eq(streams, own)))
+    }
+
+    /// Keeps a connection, if there is room.
+    pub(super) fn put(&mut self, place: Place, sender: Sender, now: Instant) {
+        if self.count >= IDLE_ALL_MAX {
+            return;
+        }
+        let kept = self.by_place.entry(place).or_default();
+        if kept.len() < IDLE_MAX {
+            kept.push((sender, now));
+            self.count += 1;
+        }
+    }
+
+    /// Closes what was not used for long, or is closed on the other side.
+    pub(super) fn trim(&mut self, now: Instant) {
+        self.by_place.retain(|_, kept| {
+            kept.retain(|(sender, since)| {
+                let is_old = now - *since >= IDLE_TIMEOUT;
+                match sender {
+                    Sender::Http1(sender) => !sender.is_closed() && !is_old,
+                    Sender::Http2(sender, streams) => {
+                        let is_busy = Rc::strong_count(streams) > 1;
+                        !sender.is_closed() && (is_busy || !is_old)
+                    }
+                }
+            });
+            !kept.is_empty()
+        });
+        self.count = self.by_place.values().map(Vec::len).sum();
+    }
+}
