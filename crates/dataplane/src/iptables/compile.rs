@@ -405,6 +405,18 @@ impl Reader<'_> {
             let rule = self.at(frontend, None, Target::Drop, words);
             lines.push(line(Table::Filter, Fixed::Firewall, rule));
         }
+        let anybody = |range: &IpNet| range.prefix_len() == 0;
+        if let Some(ranges) = sources
+            && shared
+            && !super::layout::disjoint(ranges, Family::of(address))
+                .iter()
+                .any(anybody)
+        {
+            // Whom the firewall will drop must not come to a NodePort that refuses. It stands behind the lines with
+            // sources, since those come first in the order of rules.
+            let rule = self.at(frontend, None, Target::Return, words);
+            lines.push(line(Table::Filter, Fixed::ExternalServices, rule));
+        }
         let Some(refusal) = ways.refusal() else {
             return;
         };
