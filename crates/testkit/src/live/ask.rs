@@ -1,9 +1,10 @@
 //! One connection to a Service, and what became of it.
 
 use std::io::{self, ErrorKind, Read};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::Path;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use portolan_model::Protocol;
@@ -23,7 +24,7 @@ const LINE_MAX: usize = 256;
 /// Longest packet that a raw socket reads: headers, an INIT ACK and a line.
 pub const PACKET_MAX: usize = 60 + 36 + LINE_MAX;
 
-/// Ports of clients without a socket that has one.
+/// Ports that clients choose by themselves, of those that the kernel would choose.
 const CLIENT_PORTS: RangeInclusive<u16> = 32_768..=60_999;
 
 /// Packets of others before a client gives up: late answers to flows before this one.
@@ -78,9 +79,9 @@ fn exchange(
     if protocol == Protocol::Sctp {
         return associate(&mut socket, source, to, patience);
     }
-    if let Some(source) = source {
-        // A flow of the same port may just have ended.
-        socket.set_reuse_address(source.port() != 0)?;
+    // A flow of the same port may just have ended.
+    socket.set_reuse_address(source.is_some_and(|source| source.port() != 0))?;
+    if let Some(source) = own_source(protocol, source, to) {
         socket.bind(&SockAddr::from(source))?;
     }
     socket.connect_timeout(&SockAddr::from(to), patience)?;
@@ -94,6 +95,32 @@ fn exchange(
         return Err(ErrorKind::ConnectionReset.into());
     }
     Ok(String::from_utf8_lossy(&line[..length]).into_owned())
+}
+
+/// Who asks over UDP has a port of its own each time: from a port that was used just before, it would be the same flow.
+fn own_source(
+    protocol: Protocol,
+    source: Option<SocketAddr>,
+    to: SocketAddr,
+) -> Option<SocketAddr> {
+    let any = match to {
+        SocketAddr::V4(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
+        SocketAddr::V6(_) => IpAddr::from(Ipv6Addr::UNSPECIFIED),
+    };
+    match source {
+        None if protocol == Protocol::Udp => Some(SocketAddr::new(any, next_port())),
+        Some(source) if protocol == Protocol::Udp && source.port() == 0 => {
+            Some(SocketAddr::new(source.ip(), next_port()))
+        }
+        source => source,
+    }
+}
+
+/// None comes again before all others have had their turn.
+fn next_port() -> u16 {
+    static ASKED: AtomicU16 = AtomicU16::new(0);
+    let ports = CLIENT_PORTS.end() - CLIENT_PORTS.start() + 1;
+    CLIENT_PORTS.start() + ASKED.fetch_add(1, Ordering::Relaxed) % ports
 }
 
 fn send(socket: &Socket, bytes: &[u8]) -> io::Result<()> {
