@@ -14,7 +14,7 @@ use crate::contender::{self, Contender, PeerMode};
 use crate::dns;
 use crate::document::{self, Machine};
 use crate::haproxy;
-use crate::objects::Shape;
+use crate::objects::{self, Shape};
 use crate::packets::Felt;
 use crate::report::Report;
 use crate::samples::{Samples, millis};
@@ -51,8 +51,6 @@ const AGENT: [Shape; 5] = [
 const PEER: [Shape; 3] = [shape(1_000, 2), shape(10_000, 2), shape(10_000, 10)];
 /// What packets pass through.
 const PACKETS: Shape = shape(10_000, 2);
-/// What stands beside the Service that traffic passes through.
-const TRAFFIC: Shape = shape(1_000, 2);
 /// What was left out of the lists above, and why.
 const LEFT_OUT: &str = "Left out: an agent with 100000 x 10, which the API server takes minutes to be filled with; \
     for the peer also 1000 x 10 and everything with 100,000 Services, which it takes minutes to start with.";
@@ -241,12 +239,14 @@ impl Bench {
         let beds: Vec<Bed> = all.iter().map(|_| Bed::build()).collect::<Result<_, _>>()?;
         let listen = |bed: &Bed| bed.node.run(api::listen).map_err(|e| e.to_string())?;
         let api = Api::start(portolan, beds.iter().map(listen).collect::<Result<_, _>>()?)?;
-        api.load(TRAFFIC, world::node_address(Family::V4, 1))?;
+        api.load(traffic::SHAPE, world::node_address(Family::V4, 1))?;
         for number in traffic::services() {
-            let [service, slice] = traffic::objects(number, TRAFFIC.services);
-            for (path, object) in [(api::SERVICES, service), (api::SLICES, slice)] {
-                api.runtime
-                    .block_on(api.send("POST", path.into(), Some(object)))?;
+            let [service, slice] = traffic::objects(number);
+            let service = (api::SERVICES, objects::name(number), service);
+            let slice = (api::SLICES, objects::slice_name(number), slice);
+            for (path, name, object) in [service, slice] {
+                let path = format!("{path}/{name}");
+                api.runtime.block_on(api.send("PUT", path, Some(object)))?;
             }
         }
         let mut sinks = Vec::new();
@@ -254,7 +254,13 @@ impl Bench {
         for (contender, bed) in all.iter().zip(&beds) {
             self.say(&format!("traffic, {mode}: {} starts", contender.name()));
             sinks.push(traffic::Sinks::start(&bed.server)?);
-            running.push(agent::start(contender, &api, bed, TRAFFIC, self.round)?);
+            running.push(agent::start(
+                contender,
+                &api,
+                bed,
+                traffic::SHAPE,
+                self.round,
+            )?);
             self.round += 1;
         }
         self.say(&format!("traffic, {mode}: all take turns"));

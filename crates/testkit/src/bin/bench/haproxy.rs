@@ -9,7 +9,7 @@ use portolan_kernel::command::CommandNamespaces;
 use portolan_kernel::topology::Host;
 
 use crate::contender::{Contender, find as find_program};
-use crate::objects::{cluster_ip, replacement};
+use crate::objects::cluster_ip;
 use crate::traffic;
 
 /// haproxy without and with splice; nothing when there is none.
@@ -86,7 +86,7 @@ fn config(splice: bool) -> String {
         text.push_str("  option splice-auto\n");
     }
     for service in traffic::services() {
-        let (vip, endpoint) = (cluster_ip(service), replacement(service));
+        let (vip, endpoint) = (cluster_ip(service), traffic::endpoint(service));
         for (port, target) in traffic::TCP {
             let _ = write!(
                 text,

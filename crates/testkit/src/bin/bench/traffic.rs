@@ -14,11 +14,16 @@ use crate::bed::Bed;
 use crate::objects::{self, ENDPOINT_PORT, SERVICE_PORT};
 use crate::packets::{self, Felt};
 
-/// The first of the Services that traffic goes through, beside those of the shape. Their names lie evenly between those
-/// of the others: who looks for a Service in a list finds one after few steps and another one after many.
-pub const SERVICE: u32 = 900_000;
-/// How many there are. Each count takes another one.
-pub const SERVICES: u32 = 15;
+/// Services of the shape that traffic goes through, evenly among the others by name and by address: who looks for a
+/// Service in a list finds one after few steps and another one after many. Each count takes another one.
+const SERVICES: u32 = 15;
+/// What stands beside them.
+pub const SHAPE: objects::Shape = objects::Shape {
+    services: 1_000,
+    endpoints: 2,
+};
+/// Addresses of endpoints that are no others'.
+const ENDPOINTS: u32 = 900_000;
 /// Ports of the Service and of its endpoints that take streams.
 const STREAMS: (u16, u16) = (81, 8081);
 /// Ports that take datagrams.
@@ -69,14 +74,19 @@ pub const TCP: [(u16, u16); 2] = [(SERVICE_PORT, ENDPOINT_PORT), STREAMS];
 
 /// The Services that traffic goes through.
 pub fn services() -> impl Iterator<Item = u32> {
-    SERVICE..SERVICE + SERVICES
+    (0..SERVICES).map(|n| (2 * n + 1) * SHAPE.services / (2 * SERVICES))
+}
+
+/// The endpoint of one of them.
+pub fn endpoint(service: u32) -> Ipv4Addr {
+    objects::replacement(ENDPOINTS + service)
 }
 
 /// Around all Services, and through those of [`services`], without datagrams for who forwards none.
 pub fn ways(datagrams: bool) -> [Way; 2] {
     [
         Way {
-            addresses: services().map(objects::replacement).collect(),
+            addresses: services().map(endpoint).collect(),
             connections: ENDPOINT_PORT,
             streams: STREAMS.1,
             datagrams: datagrams.then_some(DATAGRAMS.1),
@@ -90,17 +100,14 @@ pub fn ways(datagrams: bool) -> [Way; 2] {
     ]
 }
 
-/// One of the Services and its EndpointSlice for the API, which has `others` beside.
-pub fn objects(number: u32, others: u32) -> [Value; 2] {
-    let before = (number - SERVICE) * others / SERVICES + others / SERVICES / 2;
-    let name = format!("{}-traffic", objects::name(before));
+/// What takes the place of one of the Services and of its EndpointSlice.
+pub fn objects(number: u32) -> [Value; 2] {
     let mut service = objects::service(number);
     let ports = [
         ("http", "TCP", SERVICE_PORT, ENDPOINT_PORT),
         ("streams", "TCP", STREAMS.0, STREAMS.1),
         ("datagrams", "UDP", DATAGRAMS.0, DATAGRAMS.1),
     ];
-    service["metadata"]["name"] = json!(name);
     service["spec"]["ports"] = ports
         .iter()
         .map(|(name, protocol, port, target)| {
@@ -111,8 +118,7 @@ pub fn objects(number: u32, others: u32) -> [Value; 2] {
         services: 1,
         endpoints: 1,
     };
-    let mut slice = shape.slice(number, Some(objects::replacement(number)));
-    slice["metadata"]["labels"]["kubernetes.io/service-name"] = json!(name);
+    let mut slice = shape.slice(number, Some(endpoint(number)));
     slice["ports"] = ports
         .iter()
         .map(|(name, protocol, _, port)| json!({"name": name, "protocol": protocol, "port": port}))
