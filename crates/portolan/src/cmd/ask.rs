@@ -12,11 +12,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
+use http::header::{ACCEPT, CONNECTION, HOST, HeaderName, HeaderValue};
 use http_body_util::{BodyExt, Empty};
+use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
+
+use crate::cmd::websocket::{self, Message, NORMAL, Socket};
 
 /// Answers longer than this are cut: what is counted is one short line.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
@@ -24,8 +28,12 @@ const ANSWER_BYTES_MAX: usize = 64 * 1024;
 /// Arguments of `portolan ask`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Whom to ask: http://HOST:PORT/PATH, tcp://HOST:PORT or udp://HOST:PORT.
+    /// Whom to ask: http://HOST:PORT/PATH, ws://HOST:PORT/PATH (one message over a WebSocket), tcp://HOST:PORT or
+    /// udp://HOST:PORT.
     target: String,
+    /// A header of each request, as `NAME: VALUE` (may be repeated).
+    #[arg(short = 'H', long, value_parser = header)]
+    header: Vec<(HeaderName, HeaderValue)>,
     /// How many requests; the default is 1, or no limit with --for or --until-eof.
     #[arg(short = 'n', long)]
     count: Option<u64>,
@@ -103,7 +111,9 @@ impl Tally {
 #[allow(clippy::print_stdout)]
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     portolan_kernel::process::end_with_broken_pipe();
-    let target = Arc::new(Target::parse(&args.target, &args.field)?);
+    let mut target = Target::parse(&args.target, &args.field)?;
+    target.headers = args.header.clone();
+    let target = Arc::new(target);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
@@ -193,11 +203,14 @@ struct Target {
     scheme: Scheme,
     authority: String,
     path: String,
+    headers: Vec<(HeaderName, HeaderValue)>,
     field: String,
 }
 
+#[derive(PartialEq, Eq)]
 enum Scheme {
     Http,
+    WebSocket,
     Tcp,
     Udp,
 }
@@ -211,22 +224,24 @@ impl Target {
         };
         let scheme = match scheme {
             "http" => Scheme::Http,
+            "ws" => Scheme::WebSocket,
             "tcp" => Scheme::Tcp,
             "udp" => Scheme::Udp,
-            other => bail!("{text:?}: scheme {other:?} is none of http, tcp, udp"),
+            other => bail!("{text:?}: scheme {other:?} is none of http, ws, tcp, udp"),
         };
         let has_port = authority
             .rsplit_once(':')
             .is_some_and(|(_, port)| port.parse::<u16>().is_ok());
         let authority = match (has_port, &scheme) {
             (true, _) => authority.to_string(),
-            (false, Scheme::Http) => format!("{authority}:80"),
+            (false, Scheme::Http | Scheme::WebSocket) => format!("{authority}:80"),
             (false, _) => bail!("{text:?} has no port; write HOST:PORT"),
         };
         Ok(Target {
             scheme,
             authority,
             path: path.to_string(),
+            headers: Vec::new(),
             field: field.to_string(),
         })
     }
@@ -235,6 +250,7 @@ impl Target {
     async fn ask(&self) -> anyhow::Result<String> {
         let answer = match self.scheme {
             Scheme::Http => self.ask_http().await?,
+            Scheme::WebSocket => self.ask_websocket().await?,
             Scheme::Tcp => self.ask_tcp().await?,
             Scheme::Udp => self.ask_udp().await?,
         };
@@ -242,18 +258,8 @@ impl Target {
     }
 
     async fn ask_http(&self) -> anyhow::Result<String> {
-        let stream = TcpStream::connect(&self.authority)
-            .await
-            .context("connect")?;
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-        let connection = tokio::spawn(connection);
-        let request = http::Request::get(&self.path)
-            .header("host", &self.authority)
-            .header("connection", "close")
-            .header("accept", "application/json")
-            .body(Empty::<Bytes>::new())?;
-        let response = sender.send_request(request).await.context("request")?;
+        let own = [(CONNECTION, HeaderValue::from_static("close"))];
+        let (response, connection) = self.request(&own).await?;
         let status = response.status();
         let body = http_body_util::Limited::new(response.into_body(), ANSWER_BYTES_MAX);
         let body = body
@@ -266,6 +272,70 @@ impl Target {
             bail!("status {status}");
         }
         Ok(String::from_utf8_lossy(&body).into_owned())
+    }
+
+    /// Opens a WebSocket, says one text, and ends it after the answer.
+    async fn ask_websocket(&self) -> anyhow::Result<String> {
+        let key = websocket::key();
+        let own = [
+            ("connection", "upgrade"),
+            ("upgrade", "websocket"),
+            ("sec-websocket-version", "13"),
+            ("sec-websocket-key", &key),
+        ];
+        let own = own.map(|(name, value)| {
+            let value = HeaderValue::from_str(value).expect("invariant: base64 is a value");
+            (HeaderName::from_static(name), value)
+        });
+        let (response, connection) = self.request(&own).await?;
+        let accepted = response.headers().get("sec-websocket-accept");
+        if response.status() != 101 {
+            bail!("status {} instead of a WebSocket", response.status());
+        }
+        if accepted.is_none_or(|value| *value != *websocket::accept(&key)) {
+            bail!("the answer is not for the WebSocket that was asked for");
+        }
+        let stream = hyper::upgrade::on(response).await.context("upgrade")?;
+        connection.await?.context("upgrade")?;
+        let mut socket = Socket::client(TokioIo::new(stream));
+        socket.send(&Message::Text("who".into())).await?;
+        let answer = socket.next().await?;
+        socket.close(NORMAL).await?;
+        while socket.next().await?.is_some() {}
+        match answer {
+            Some(Message::Text(text)) => Ok(text),
+            Some(Message::Binary(data)) => Ok(String::from_utf8_lossy(&data).into_owned()),
+            None => bail!("the WebSocket was closed without an answer"),
+        }
+    }
+
+    /// The head of the answer, and the task that carries its connection.
+    async fn request(
+        &self,
+        own: &[(HeaderName, HeaderValue)],
+    ) -> anyhow::Result<(
+        http::Response<Incoming>,
+        tokio::task::JoinHandle<hyper::Result<()>>,
+    )> {
+        let stream = TcpStream::connect(&self.authority)
+            .await
+            .context("connect")?;
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        let connection = tokio::spawn(connection.with_upgrades());
+        let mut request = http::Request::get(&self.path).body(Empty::<Bytes>::new())?;
+        let headers = request.headers_mut();
+        let host = self
+            .authority
+            .strip_suffix(":80")
+            .unwrap_or(&self.authority);
+        headers.insert(HOST, host.parse()?);
+        headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+        for (name, value) in own.iter().chain(&self.headers) {
+            headers.insert(name, value.clone());
+        }
+        let response = sender.send_request(request).await.context("request")?;
+        Ok((response, connection))
     }
 
     async fn ask_tcp(&self) -> anyhow::Result<String> {
@@ -301,6 +371,15 @@ impl Target {
     }
 }
 
+/// Reads `NAME: VALUE`.
+fn header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
+    let parts = text.split_once(':').and_then(|(name, value)| {
+        let name: HeaderName = name.parse().ok()?;
+        Some((name, value.trim().parse().ok()?))
+    });
+    parts.ok_or_else(|| "write NAME: VALUE".to_owned())
+}
+
 /// The field of a JSON answer, or the first line of any other.
 fn who(answer: &str, field: &str) -> String {
     let json = serde_json::from_str::<serde_json::Value>(answer).ok();
@@ -326,7 +405,19 @@ mod tests {
             "/x"
         );
         assert!(Target::parse("tcp://172.30.0.5", "pod").is_err());
+        let socket = Target::parse("ws://shop.apps.example/chat", "pod").unwrap();
+        assert!(socket.scheme == Scheme::WebSocket && socket.authority == "shop.apps.example:80");
         assert!(Target::parse("ftp://172.30.0.5:21", "pod").is_err());
+    }
+
+    #[test]
+    fn headers_are_read_or_refused() {
+        let (name, value) = header("X-Next: always").unwrap();
+        assert_eq!(
+            (name.as_str(), value.as_bytes()),
+            ("x-next", &b"always"[..])
+        );
+        assert!(header("X-Next").is_err() && header("X Next: a").is_err());
     }
 
     #[test]

@@ -10,3 +10,4 @@ pub mod lab;
 pub mod logging;
 pub mod proxy;
 pub mod relay;
+pub mod websocket;
