@@ -134,7 +134,12 @@ struct Entrance {
 impl Server {
     /// Takes its addresses and begins to serve; every request is answered with 404 until [`Server::swap`].
     pub fn start(config: &Config) -> Result<Server, ServerError> {
-        let live = Arc::new(ArcSwap::from_pointee(Live::default()));
+        Server::start_with(config, Live::default())
+    }
+
+    /// The same, and the first request is served by this.
+    pub fn start_with(config: &Config, live: Live) -> Result<Server, ServerError> {
+        let live = Arc::new(ArcSwap::from_pointee(live));
         let stop = CancellationToken::new();
         let acceptor = certificate::acceptor(Arc::clone(&live)).map_err(ServerError::Tls)?;
         let tls = upstream::Tls::unverified().map_err(ServerError::Tls)?;

@@ -175,16 +175,21 @@ async fn serve(args: Args) -> anyhow::Result<()> {
             .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)),
         settings: args.settings(),
     };
-    // Addresses that are taken are told before anything else is done.
-    let server = Server::start(&config)?;
-    tracing::info!(http = ?server.http(), https = ?server.https(), "the gateway serves");
     let mut tasks = JoinSet::new();
     let (client, mut followed) = followed(&args, &mut tasks).await?;
-    tasks.spawn(tell::tell(
-        client,
-        followed.clone(),
-        args.status_address.clone(),
-    ));
+    // Before everything has been listed, 404 would not be true: whoever asks then finds nobody, and asks another gateway.
+    let first = tokio::select! {
+        first = followed.wait_for(Option::is_some) => first.map(|first| first.clone()),
+        _ = terminate.recv() => return Ok(()),
+        _ = interrupt.recv() => return Ok(()),
+    };
+    let first = first.context("nothing follows the API any more")?;
+    let live = first.map(|first| first.live).unwrap_or_default();
+    let server = Server::start_with(&config, live)?;
+    tracing::info!(http = ?server.http(), https = ?server.https(), "the gateway serves");
+    let mut told = followed.clone();
+    told.mark_changed();
+    tasks.spawn(tell::tell(client, told, args.status_address.clone()));
     loop {
         tokio::select! {
             changed = followed.changed() => {

@@ -1,6 +1,7 @@
 //! `portolan gateway` with the API: the cases of ingress-controller-conformance, and what changes while it serves.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 
 use nix::sys::signal::Signal;
@@ -14,9 +15,9 @@ use crate::server::Server;
 /// From kubernetes-sigs/ingress-controller-conformance.
 const CASES: &str = include_str!("../../../gateway/tests/cases/conformance-cases.json");
 /// Where the gateway serves.
-const ADDRESS: &str = "198.51.100.1";
+pub const ADDRESS: &str = "198.51.100.1";
 /// Where all endpoints are; each has a port of its own.
-const POD: &str = "10.1.0.2";
+pub const POD: &str = "10.1.0.2";
 
 /// Ends with the test.
 struct Running(Child);
@@ -38,14 +39,14 @@ fn portolan(arguments: &[&str]) -> Running {
 }
 
 /// A network namespace with an API, the gateway and endpoints.
-struct World {
-    server: Server,
+pub struct World {
+    pub server: Server,
     running: Vec<Running>,
     next_port: u16,
 }
 
 impl World {
-    fn new() -> World {
+    pub fn new() -> World {
         let mut links = Links::here().unwrap();
         links.up("lo").unwrap();
         for address in [ADDRESS, POD] {
@@ -79,7 +80,7 @@ impl World {
     }
 
     /// A Service with so many endpoints, each of which says `NAME` or `NAME-NUMBER`.
-    fn service(&mut self, name: &str, endpoints: usize) {
+    pub fn service(&mut self, name: &str, endpoints: usize) {
         let ports = json!([{"name": "http", "port": 8080}]);
         let mut objects = vec![
             json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": {"ports": ports}}),
@@ -105,7 +106,7 @@ impl World {
     }
 
     /// Status, and who has answered.
-    fn ask(&self, arguments: &[&str]) -> (u16, String) {
+    pub fn ask(&self, arguments: &[&str]) -> (u16, String) {
         let mut command = Command::new("curl");
         command.args([
             "--silent",
@@ -129,7 +130,7 @@ impl World {
         )
     }
 
-    fn get(&self, host: &str, path: &str) -> (u16, String) {
+    pub fn get(&self, host: &str, path: &str) -> (u16, String) {
         self.ask(&[
             "--header",
             &format!("Host: {host}"),
@@ -147,7 +148,7 @@ impl World {
         ])
     }
 
-    fn until_served(&self, ingress: &str) {
+    pub fn until_served(&self, ingress: &str) {
         until_or(
             || self.addresses(ingress) == ADDRESS,
             || format!("the status of {ingress}"),
@@ -168,7 +169,7 @@ fn slice(service: &str, index: usize, port: u16) -> Value {
 }
 
 /// All of them in one text.
-fn manifest(objects: &[Value]) -> String {
+pub fn manifest(objects: &[Value]) -> String {
     json!({"apiVersion": "v1", "kind": "List", "items": objects}).to_string()
 }
 
@@ -281,6 +282,21 @@ fn hold(world: &World, case: &Value, authority: &std::path::Path) {
         *names.entry(answer.1).or_default() += 1;
     }
     assert!(times == 1 || names.len() == 10, "{names:?}");
+}
+
+/// A gateway that knows no routes yet would say 404 of everything.
+#[test]
+fn nobody_is_answered_before_everything_is_listed() {
+    isolated!(nobody_is_answered_before_everything_is_listed, {
+        Links::here().unwrap().up("lo").unwrap();
+        let api = TcpListener::bind("127.0.0.1:0").unwrap();
+        let master = format!("--master=http://{}", api.local_addr().unwrap());
+        let _gateway = portolan(&["gateway", &master, "--http", "127.0.0.1:80"]);
+        // It asks for lists, and we let it wait.
+        let _asking = api.accept().unwrap();
+        let refused = TcpStream::connect("127.0.0.1:80").unwrap_err();
+        assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+    });
 }
 
 #[test]
