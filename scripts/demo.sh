@@ -44,6 +44,7 @@ k() { "$KUBECTL" -n shop "$@"; }
 lab() { "$PORTOLAN" lab "$1" --name "$LAB" "${@:2}"; }
 inside() { lab exec -n shop client -- "$@"; }          # a command in the client pod
 ask() { inside "$PORTOLAN" ask "$@"; }                 # requests from the client pod
+outside() { lab outside -- "$@"; }                     # a command at the client outside
 digs() { inside dig +short "$@"; }
 finds() { inside getent ahostsv4 "$1" | awk '{print $1}' | sort -u; }
 all_are() { # all_are ADDRESS NAME...
@@ -57,10 +58,11 @@ says_no() { inside dig "$1" | grep 'status: NXDOMAIN'; }
 field() { k get "$1" -o "jsonpath=$2"; }
 answered() { jq -e ".failed == 0 and (.answers | length) == $2" "$1"; } # FILE COUNT
 no_failure() { jq -e '.failed == 0 and .requests > 100' "$work/$1"; }
-load_begin() { # load_begin NAME TARGET ARGS...: requests from the client pod until load_end
-  local name=$1
-  shift
-  exec {hold}> >(inside "$PORTOLAN" ask "$@" --until-eof -c 4 --pause-ms 5 -o json >"$work/$name")
+load_begin() { load_from inside "$@"; } # load_begin NAME TARGET ARGS...: requests from the client pod until load_end
+load_from() { # load_from PLACE NAME TARGET ARGS...: the same from another place
+  local place=$1 name=$2
+  shift 2
+  exec {hold}> >("$place" "$PORTOLAN" ask "$@" --until-eof -c 4 --pause-ms 5 -o json >"$work/$name")
   load_pid=$!
 }
 load_end() {
@@ -90,6 +92,24 @@ changes_reach_the_kernel() {
     await 10 sees_four
 }
 sees_four() { ask "http://$vip" -n 80 -o json | jq -e '.failed == 0 and (.answers | length) == 4'; }
+ingress_is_at() { test "$(field ingress/"$1" '{.status.loadBalancer.ingress[*].ip}')" = "203.0.113.1 2001:db8:113::1"; }
+front() { # front FIELD PATTERN TARGET ARGS...: ten answers from outside, each with such a field
+  outside "$PORTOLAN" ask "${@:3}" -n 10 --field "$1" -o json >"$work/front" || true
+  cat "$work/front"
+  jq -e --arg pattern "$2" '.failed == 0 and ([.answers | keys[] | test($pattern)] | all)' "$work/front"
+}
+fetched() { # fetched STATUS-AND-VERSION CURL-ARGS...
+  local said
+  said=$(outside curl --silent --max-time 10 --output /dev/null --write-out '%{http_code} %{http_version}' "${@:2}" || true)
+  echo "$said"
+  test "$said" = "$1"
+}
+refuses_certificate() { # refuses_certificate URL: curl ends with 60
+  local code=0
+  outside curl --silent --max-time 10 --cacert "$work/shop.crt" "$1" || code=$?
+  echo "curl ended with $code"
+  test "$code" = 60
+}
 watch_saw_both() { grep -q "^DELETED.*$web0" "$work/watch" && grep -q "^MODIFIED.* 1/1 *Running.* [0-9]s" "$work/watch"; }
 gone() { ! readlink "/proc/$1/exe"; } # a process that has ended and was not reaped yet has none
 web_addresses() { k get pods -l app=web -o json | jq -r '.items[].status.podIP' | sort; }
@@ -206,6 +226,115 @@ check "tcp://$db:$db_port is answered by the database at 203.0.113.2" \
 kill "$database_pid" || true
 wait "$database_pid" || true
 
+title "The front door: Ingress"
+say "The lab's gateway serves at 203.0.113.1, and every name below apps.example is there."
+k apply -f - <<'EOF' | quote
+apiVersion: v1
+kind: Service
+metadata: {name: api}
+spec: {selector: {app: api}, ports: [{name: http, port: 80, targetPort: 8080}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: api-next}
+spec: {selector: {app: api-next}, ports: [{name: http, port: 80, targetPort: 8080}]}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: api}
+spec:
+  selector: {matchLabels: {app: api}}
+  template:
+    metadata: {labels: {app: api}}
+    spec: {containers: [{name: echo, image: portolan/echo, env: [{name: VERSION, value: v1}]}]}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: api-next}
+spec:
+  selector: {matchLabels: {app: api-next}}
+  template:
+    metadata: {labels: {app: api-next}}
+    spec: {containers: [{name: echo, image: portolan/echo, env: [{name: VERSION, value: v2}]}]}
+---
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {name: api}
+spec:
+  rules:
+  - host: api.apps.example
+    http: {paths: [{path: /, pathType: Prefix, backend: {service: {name: api, port: {name: http}}}}]}
+  - host: shop.apps.example
+    http: {paths: [{path: /api, pathType: Prefix, backend: {service: {name: api, port: {name: http}}}}]}
+---
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata:
+  name: old
+  annotations: {nginx.ingress.kubernetes.io/use-regex: "true", nginx.ingress.kubernetes.io/rewrite-target: /$2}
+spec:
+  rules:
+  - host: shop.apps.example
+    http: {paths: [{path: "/v1(/|$)(.*)", pathType: ImplementationSpecific, backend: {service: {name: api, port: {name: http}}}}]}
+EOF
+k rollout status deployment/api --timeout=60s | quote
+k rollout status deployment/api-next --timeout=60s | quote
+check "the Ingresses have the address of the gateway" await 10 ingress_is_at old
+show "$KUBECTL" -n shop get ingress
+shop=http://shop.apps.example
+check "$shop/ is answered by web" await 10 front pod '^web-' $shop/
+check "the host api.apps.example is answered by api" await 10 front pod '^api-' http://api.apps.example/
+check "and so is the path /api of the shop" await 10 front pod '^api-' $shop/api/orders
+check "/apiary, which only begins with the same letters, is web's" front pod '^web-' $shop/apiary
+check "a host without rules is nobody's: 404" fetched "404 1.1" http://nobody.apps.example/
+check "by IPv6, too" fetched "200 1.1" -6 $shop/
+check "rewrite-target: /v1/orders?open=1 reaches api as /orders?open=1" await 10 front path '^/orders.open=1$' "$shop/v1/orders?open=1"
+
+openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=shop.apps.example -addext subjectAltName=DNS:shop.apps.example \
+  -keyout "$work/shop.key" -out "$work/shop.crt" 2>/dev/null
+k create secret tls shop --cert="$work/shop.crt" --key="$work/shop.key" | quote
+k patch ingress shop -p '{"spec":{"tls":[{"hosts":["shop.apps.example"],"secretName":"shop"}]}}' | quote
+check "TLS with the certificate of the Secret, and HTTP/2" \
+  await 10 fetched "200 2" --cacert "$work/shop.crt" https://shop.apps.example/
+check "a client refuses that certificate for another host" refuses_certificate https://api.apps.example/
+check "HTTP is sent to HTTPS: 308" fetched "308 1.1" $shop/
+k patch ingress shop --type json -p '[{"op":"remove","path":"/spec/tls"}]' | quote
+check "until the Ingress has no certificate any more" await 10 fetched "200 1.1" $shop/
+
+k apply -f - <<'EOF' | quote
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata:
+  name: api-next
+  annotations:
+    nginx.ingress.kubernetes.io/canary: "true"
+    nginx.ingress.kubernetes.io/canary-by-header: X-Next
+    nginx.ingress.kubernetes.io/canary-weight: "30"
+spec:
+  rules:
+  - host: api.apps.example
+    http: {paths: [{path: /, pathType: Prefix, backend: {service: {name: api-next, port: {name: http}}}}]}
+EOF
+check "canary: requests with the header X-Next: always go to the next version" \
+  await 10 front version '^v2$' http://api.apps.example/ --header 'X-Next: always'
+check "with X-Next: never none of them" front version '^v1$' http://api.apps.example/ --header 'X-Next: never'
+outside "$PORTOLAN" ask http://api.apps.example/ -n 300 --field version -o json >"$work/canary"
+say "$(jq -c .answers "$work/canary")"
+check "and of 300 others about 90" jq -e '.failed == 0 and .answers.v2 > 45 and .answers.v2 < 135' "$work/canary"
+
+check "a WebSocket: each message is answered by a pod of web" front pod '^web-' ws://shop.apps.example/chat
+load_from outside front-door "$shop/" --field version
+k set env deployment/web VERSION=v3 | quote
+k rollout status deployment/web --timeout=60s | quote
+load_end front-door
+check "a rolling update: $(jq .requests "$work/front-door") requests were made through the gateway meanwhile and none failed" no_failure front-door
+check "both versions answered while it went on" jq -e '.answers | length == 2' "$work/front-door"
+"$PORTOLAN" gateway routes >"$work/routes"
+quote <"$work/routes"
+check "portolan gateway routes shows the canary, and no Problem" \
+  test "$(grep -c 'canary: shop/api-next' "$work/routes") $(grep -c '^problem:' "$work/routes")" = "1 0"
+k delete ingress/api ingress/api-next ingress/old deployment/api deployment/api-next service/api service/api-next | quote
+
 title "A process hangs: out of rotation, although it is listed as ready"
 k apply -f - <<'EOF' | quote
 apiVersion: v1
@@ -256,7 +385,7 @@ title "kill -9, while requests flow"
 pods_before=$(k get pods -o 'jsonpath={range .items[*]}{.metadata.name}{" "}{.status.podIP}{" "}{.status.containerStatuses[0].restartCount}{"\n"}{end}')
 load_begin crash "http://$vip"
 for round in 1 2 3; do
-  for part in agent-n1 agent-n2 agent-n3 apiserver dns-n1 dns-n2 dns-n3 dns-outside; do
+  for part in agent-n1 agent-n2 agent-n3 apiserver dns-n1 dns-n2 dns-n3 dns-outside gateway; do
     kill -9 "$(lab status -o json | jq ".processes[] | select(.name == \"$part\").pid")" && say "killed $part"
   done
   check "round $round: the supervisor has started all of them again, the API answers, all nodes are Ready" await 40 recovered "$round"
@@ -267,6 +396,7 @@ check "no pod was restarted or replaced" test "$pods_before" = \
   "$(k get pods -o 'jsonpath={range .items[*]}{.metadata.name}{" "}{.status.podIP}{" "}{.status.containerStatuses[0].restartCount}{"\n"}{end}')"
 check "a change after it reaches the kernel of every node" changes_reach_the_kernel
 check "and every answerer of names" await 10 pods_are_named
+check "and the gateway" await 10 front pod '^web-' $shop/
 
 title "kubectl is at home here"
 web0=$(k get pods -l app=web -o 'jsonpath={.items[0].metadata.name}')
@@ -297,6 +427,7 @@ cat <<EOF2
    export KUBECONFIG=\$(portolan lab status -o json | jq -r .kubeconfig)
    kubectl -n shop get all
    portolan lab exec -n shop client -- portolan ask http://web -n 9
+   portolan lab outside -- curl http://shop.apps.example/
    portolan lab exec --node n1 -- nft list table ip portolan
    portolan lab down
 EOF2

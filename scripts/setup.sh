@@ -14,11 +14,23 @@ need() {
     PATH="$PATH:/usr/sbin:/sbin" command -v "$1" >/dev/null || missing+=("$2")
 }
 
+# need_module MODULE PACKAGE: the same for a library of Debian's Python.
+need_module() {
+    /usr/bin/python3 -c "import $1" 2>/dev/null || missing+=("$2")
+}
+# wish COMMAND PACKAGE: the same, but nothing fails without it.
+wishes=()
+wish() {
+    command -v "$1" >/dev/null || wishes+=("$2")
+}
+
 need gcc gcc
 # Compiles ebpf/ for the kernel.
 need clang clang
 need make make
 need curl curl
+# Makes certificates for the gateway, in tests and in the demo.
+need openssl openssl
 need jq jq
 # Asks DNS servers in tests.
 need dig bind9-dnsutils
@@ -34,6 +46,13 @@ if [ "$want" = all ]; then
     need drill ldnsutils
     need musl-gcc musl-tools
     need python3 python3-minimal
+    # Clients of the gateway.
+    need h2load nghttp2-client
+    need_module grpc python3-grpcio
+    need_module websockets python3-websockets
+    # A browser, and whom it believes; where there is none, its test says that it is skipped.
+    wish chromium chromium
+    need certutil libnss3-tools
 fi
 # Asks for names in the benchmark.
 if [ "$want" = bench ]; then
@@ -61,6 +80,12 @@ if [ "${#missing[@]}" -gt 0 ]; then
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 else
     echo "setup: all Debian packages are there"
+fi
+if [ "${#wishes[@]}" -gt 0 ] && command -v apt-get >/dev/null; then
+    echo "setup: installing ${wishes[*]}"
+    as_root apt-get update -qq || true
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${wishes[@]}" >/dev/null ||
+        echo "setup: no ${wishes[*]} here; their tests will say that they are skipped" >&2
 fi
 
 # Debian's kernel, which has IPVS, and a shell for the machine: unpacked below target/, nothing is installed.

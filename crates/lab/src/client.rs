@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::exec::ask;
 use crate::settle::settle;
 use crate::supervisor::{self, Question};
-use crate::{names, plan};
+use crate::{gateway, names, plan};
 
 /// How long a lab may take until its nodes are Ready.
 const UP_MAX: Duration = Duration::from_secs(60);
@@ -50,7 +50,7 @@ pub async fn bring_up(
     let client = wait_for_api(dir, deadline).await?;
     tell("the API server answers");
     let mut applier = Applier::new(client.clone());
-    for object in names::objects()? {
+    for object in [names::objects()?, gateway::objects()?].concat() {
         applier.apply(&object).await?;
     }
     // Nodes first: a scheduler that knows only some of them would put everything there.
@@ -61,7 +61,7 @@ pub async fn bring_up(
     }
     match settle(&client, &objects).await.as_slice() {
         [] if objects.is_empty() => {}
-        [] => tell("all their pods are Ready"),
+        [] => tell("all their pods are Ready, their Ingresses are served"),
         waiting => tell(&format!(
             "still waiting for {}; `kubectl describe` tells why",
             waiting.join(", ")
@@ -243,7 +243,7 @@ pub struct LabStatus {
     pub proxy_mode: String,
     /// The supervisor's process number.
     pub supervisor: u32,
-    /// The API server and the agents.
+    /// The API server, the agents, the answerers of names and the gateway.
     pub processes: Vec<Process>,
 }
 

@@ -12,6 +12,7 @@ pub mod dir;
 pub mod error;
 pub mod exec;
 pub mod fabric;
+pub mod gateway;
 pub mod names;
 pub mod plan;
 pub mod reaper;

@@ -4,7 +4,7 @@
 //!   pod ──172.30.0.10──▶ kube-dns ──data plane──▶ the answerer of some node (`portolan dns`, port 53 of the node)
 //!                                                     │  names of the cluster: by itself, from the API
 //!                                                     ▼  other names
-//!                                            the answerer of the fabric: outside.example, and nothing else
+//!                                            the answerer of the fabric: outside.example, apps.example, and nothing else
 //! ```
 //!
 //! The supervisor keeps the answerers, as it keeps the agents. An agent writes the files of its node's answerer

@@ -1,12 +1,16 @@
-//! Waiting until what was applied runs: the Pods are Ready, the Deployments have all their replicas.
+//! Waiting until what was applied runs: the Pods are Ready, the Deployments have all their replicas, and the Ingresses
+//! that the lab's gateway is for are served.
 
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::networking::v1::Ingress;
 use kube::{Api, Client};
 use serde_json::Value;
 use tokio::time::{Instant, sleep, timeout};
+
+use crate::gateway;
 
 /// How long pods may take before `lab up` goes on without them: slow ones are no error.
 const SETTLE_MAX: Duration = Duration::from_secs(30);
@@ -15,11 +19,14 @@ const POLL: Duration = Duration::from_millis(50);
 /// How long one request may take; after it, it is asked again.
 const REQUEST_MAX: Duration = Duration::from_secs(5);
 
-/// Waits until the Pods and Deployments among `objects` run, or until it has taken long enough.
+/// Waits until the Pods, Deployments and Ingresses among `objects` run, or until it has taken long enough.
 /// Gives the names of those that do not run yet.
 pub async fn settle(client: &Client, objects: &[Value]) -> Vec<String> {
     let deadline = Instant::now() + SETTLE_MAX;
-    let mut left: Vec<&Value> = objects.iter().filter(|object| runs_pods(object)).collect();
+    let mut left: Vec<&Value> = objects
+        .iter()
+        .filter(|object| is_waited_for(object))
+        .collect();
     loop {
         let mut waiting = Vec::new();
         for object in left {
@@ -43,8 +50,13 @@ fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
         .unwrap_or_default()
 }
 
-fn runs_pods(object: &Value) -> bool {
-    matches!(text(object, "/kind"), "Pod" | "Deployment")
+fn is_waited_for(object: &Value) -> bool {
+    match text(object, "/kind") {
+        "Pod" | "Deployment" => true,
+        // One of another class is somebody else's, whom we do not know.
+        "Ingress" => ["", gateway::CLASS].contains(&text(object, "/spec/ingressClassName")),
+        _ => false,
+    }
 }
 
 fn namespace(object: &Value) -> &str {
@@ -73,6 +85,10 @@ async fn runs(client: &Client, object: &Value) -> Option<bool> {
             .ok()?;
         return Some(pod_is_ready(&pod));
     }
+    if text(object, "/kind") == "Ingress" {
+        let api = Api::<Ingress>::namespaced(client.clone(), namespace);
+        return Some(is_served(&api.get(name).await.ok()?));
+    }
     let api = Api::<Deployment>::namespaced(client.clone(), namespace);
     Some(is_available(&api.get(name).await.ok()?))
 }
@@ -88,6 +104,12 @@ fn pod_is_ready(pod: &Pod) -> bool {
         .into_iter()
         .flatten()
         .any(|c| c.type_ == "Ready" && c.status == "True")
+}
+
+fn is_served(ingress: &Ingress) -> bool {
+    let status = ingress.status.as_ref();
+    let balancer = status.and_then(|status| status.load_balancer.as_ref());
+    balancer.is_some_and(|balancer| balancer.ingress.iter().flatten().next().is_some())
 }
 
 fn is_available(deployment: &Deployment) -> bool {
@@ -123,6 +145,17 @@ mod tests {
         assert!(is_available(&deployment(2, 3)));
         assert!(!is_available(&deployment(1, 3)));
         assert!(!is_available(&deployment(2, 2)));
+    }
+
+    #[test]
+    fn ingresses_of_the_labs_class_are_waited_for() {
+        let of = |class: Value| json!({"kind": "Ingress", "spec": {"ingressClassName": class}});
+        assert!(is_waited_for(&of(Value::Null)) && is_waited_for(&of("portolan".into())));
+        assert!(!is_waited_for(&of("nginx".into())));
+        let ingress = |status: Value| serde_json::from_value(json!({"status": status})).unwrap();
+        assert!(!is_served(&ingress(json!({"loadBalancer": {}}))));
+        let served = json!({"loadBalancer": {"ingress": [{"ip": "203.0.113.1"}]}});
+        assert!(is_served(&ingress(served)));
     }
 
     #[test]

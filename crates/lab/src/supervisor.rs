@@ -1,5 +1,5 @@
 //! The supervisor: PID 1 of the lab's own PID namespace. It builds the network, starts the API server and the agents,
-//! starts them again when they die, the answerers of names too, waits for orphans (the pods' shims), and answers on the control socket.
+//! starts them again when they die, the answerers of names and the gateway too, waits for orphans (the pods' shims), and answers on the control socket.
 //! When it ends, however it ends, the kernel ends every process of the lab, and with them all namespaces.
 
 mod control;
@@ -25,12 +25,13 @@ use crate::agent;
 use crate::dir::LabDir;
 use crate::error::{Error, Result};
 use crate::fabric::Fabric;
+use crate::gateway;
 use crate::names;
 use crate::plan::{API_PORT, NodePlan};
 use crate::reaper::Reaper;
 use keep::Keeper;
 
-/// How often it is looked whether an agent has written the files of its node's answerer, as long as the lab lives.
+/// How often it is looked whether somebody has written the files that a daemon needs, as long as the lab lives.
 const FILES_POLL: Duration = Duration::from_millis(20);
 
 /// Everything that the supervisor's threads share.
@@ -76,6 +77,7 @@ fn supervise(dir: LabDir, nodes: u8, local: TcpListener) -> Result<()> {
     });
     lab.keep_api_server(local.into(), inside.into())?;
     lab.keep_outside_names()?;
+    lab.keep_gateway()?;
     for (node, _) in &lab.fabric.nodes {
         lab.keep_agent(*node)?;
         lab.keep_names(*node)?;
@@ -168,5 +170,20 @@ impl Lab {
             Ok(command)
         };
         self.keeper.keep("dns-outside", build)
+    }
+
+    /// The front door, which begins when the API server has written how to reach it.
+    fn keep_gateway(self: &Arc<Self>) -> Result<()> {
+        let lab = self.clone();
+        let build = move || -> Result<Command> {
+            while !lab.dir.path("kubeconfig").exists() {
+                std::thread::park_timeout(FILES_POLL);
+            }
+            let mut command = Command::new(&lab.program);
+            command.args(gateway::arguments(&lab.dir));
+            command.in_netns(&lab.fabric.fabric.netns)?;
+            Ok(command)
+        };
+        self.keeper.keep("gateway", build)
     }
 }

@@ -2,6 +2,7 @@
 //! As the user who runs the tests and, when that is root, also as one without privileges.
 #![allow(clippy::unwrap_used)] // A test that can't set up has failed.
 
+mod gateway;
 mod names;
 mod pod;
 

@@ -130,6 +130,8 @@ fn say_how_to_use_it(dir: &LabDir, name: &str) {
     println!("  portolan lab status{option}             what runs, and where the logs are");
     println!("  portolan lab exec{option} POD -- CMD     in a pod; --node n1 for a node");
     println!("  portolan lab outside{option} -- CMD      a client outside the cluster");
+    println!("  portolan lab outside{option} -- curl http://NAME.apps.example");
+    println!("                                 through the gateway at 203.0.113.1, by Ingress");
     println!("  portolan lab down{option}               end it; nothing stays");
 }
 
