@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -12,10 +14,10 @@ use portolan_apiserver::auth::Identity;
 use portolan_apiserver::{Config, KubernetesService, start};
 use portolan_kernel::command::CommandNamespaces;
 use portolan_kernel::{Links, isolated, mount};
-use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::node::until;
+use crate::charts::manifest;
+use crate::node::{until, until_or};
 
 /// Where the kubelet puts the account of a pod.
 const ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
@@ -41,81 +43,15 @@ users:
     tokenFile: /var/run/secrets/kubernetes.io/serviceaccount/token
 ";
 
-/// The objects of the manifest.
-fn manifest() -> Vec<Value> {
-    let text = include_str!("../../../../deploy/portolan-proxy.yaml");
-    let documents = serde_norway::Deserializer::from_str(text);
-    documents
-        .map(|document| Value::deserialize(document).unwrap())
-        .collect()
-}
-
 fn object(kind: &str) -> Value {
-    let found = manifest().into_iter().find(|object| object["kind"] == kind);
-    found.unwrap_or_else(|| panic!("no {kind} in deploy/portolan-proxy.yaml"))
+    object_of("portolan-proxy", kind)
 }
 
-/// Where scripts/setup.sh puts helm, which no package of Debian has.
-const HELM: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/helm/helm");
-const CHART: &str = concat!(
-    env!("CARGO_MANIFEST_DIR"),
-    "/../../deploy/helm/portolan-proxy"
-);
-
-/// The objects that helm makes of the chart with these values.
-fn chart(values: &[&str]) -> Vec<Value> {
-    let mut command = Command::new(HELM);
-    command.args(["template", "portolan", CHART]);
-    let values = values.iter().flat_map(|value| ["--set", value]);
-    let output = command.args(values).output().unwrap();
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{errors}");
-    let documents = serde_norway::Deserializer::from_slice(&output.stdout);
-    let mut objects: Vec<Value> = documents
-        .map(|document| Value::deserialize(document).unwrap())
-        .collect();
-    objects.sort_by_key(|object| object["kind"].to_string());
-    objects
-}
-
-#[test]
-fn the_manifest_is_what_helm_makes_of_the_chart() {
-    if !Path::new(HELM).exists() {
-        eprintln!("SKIPPED: there is no helm; scripts/setup.sh gets it where a registry has it");
-        return;
-    }
-    let values = [
-        "image=portolan:unreleased",
-        "apiServer=https://192.168.0.1:6443",
-    ];
-    let mut wanted = manifest();
-    wanted.sort_by_key(|object| object["kind"].to_string());
-    assert_eq!(chart(&values), wanted);
-
-    // Other modes get what they need, and nobody gets all privileges but the settings of the start.
-    let modes = [&values[..], &["ebpf=true", "iptables=true"]].concat();
-    let objects = chart(&modes);
-    let set = objects.iter().find(|object| object["kind"] == "DaemonSet");
-    let pod = &set.unwrap()["spec"]["template"]["spec"];
-    let context = &pod["containers"][0]["securityContext"];
-    let capabilities =
-        json!({"drop": ["ALL"], "add": ["NET_ADMIN", "NET_RAW", "BPF", "PERFMON", "SYS_ADMIN"]});
-    assert_eq!(context["capabilities"], capabilities);
-    assert!(context["privileged"].is_null());
-    let volumes = pod["volumes"].as_array().unwrap().iter();
-    let paths: Vec<_> = volumes
-        .filter_map(|volume| volume["hostPath"]["path"].as_str())
-        .collect();
-    let wanted = [
-        "/run/xtables.lock",
-        "/sys/fs/bpf",
-        "/sys/fs/cgroup",
-        "/run/netns",
-    ];
-    assert_eq!(paths, wanted);
-    let bare = [&values[..], &["init=false"]].concat();
-    let text = serde_json::to_string(&chart(&bare)).unwrap();
-    assert!(!text.contains("\"privileged\":true"), "{text}");
+fn object_of(name: &str, kind: &str) -> Value {
+    let found = manifest(name)
+        .into_iter()
+        .find(|object| object["kind"] == kind);
+    found.unwrap_or_else(|| panic!("no {kind} in deploy/{name}.yaml"))
 }
 
 /// Ends with the test.
@@ -246,13 +182,25 @@ fn a_service_account_is_enough() {
 /// What was asked for: verb, API group, resource.
 type Asked = Arc<Mutex<BTreeSet<[String; 3]>>>;
 
-/// An API that has one Service, about which there is something to tell.
-fn serve(stream: TcpStream, asked: &Asked) -> std::io::Result<()> {
-    let service = json!({
+/// One Service, about which there is something to tell.
+fn service() -> Value {
+    json!({
         "apiVersion": "v1", "kind": "Service",
         "metadata": {"namespace": "shop", "name": "web", "uid": "1"},
         "spec": {"clusterIP": "172.30.0.80", "externalIPs": ["nowhere"], "ports": [{"port": 80, "protocol": "TCP"}]},
-    });
+    })
+}
+
+/// An API that has these objects, one of a resource.
+fn serve(
+    stream: TcpStream,
+    asked: &Asked,
+    objects: &[(&'static str, Value)],
+) -> std::io::Result<()> {
+    let has = |resource: &str| {
+        let of = |(name, object): &(&str, Value)| (*name == resource).then(|| object.clone());
+        objects.iter().find_map(of)
+    };
     let mut stream = BufReader::new(stream);
     loop {
         let mut first = String::new();
@@ -285,10 +233,12 @@ fn serve(stream: TcpStream, asked: &Asked) -> std::io::Result<()> {
                 // Until the client goes.
                 return stream.read(&mut [0]).map(drop);
             }
-            ("list", "services") => (200, list(json!([service]))),
-            ("list", _) => (200, list(json!([]))),
-            ("get", "services") => (200, service.clone()),
+            ("list", resource) => (200, list(has(resource).into_iter().collect())),
             ("create", _) => (201, serde_json::from_slice(&body).unwrap()),
+            ("get" | "patch", resource) => {
+                let resource = resource.split('/').next().unwrap_or_default();
+                has(resource).map_or((404, json!({})), |object| (200, object))
+            }
             _ => (404, json!({})),
         };
         let answer = answer.to_string();
@@ -321,44 +271,146 @@ fn request(method: &str, path: &str, query: &str) -> [String; 3] {
         ("PATCH", ..) => "patch",
         (other, ..) => other,
     };
-    [verb, group, rest[0]].map(String::from)
+    let resource = match rest {
+        [resource, _, part] => format!("{resource}/{part}"),
+        _ => rest[0].to_owned(),
+    };
+    [verb.to_owned(), group.to_owned(), resource]
+}
+
+/// Where an API with these objects is, and what it is asked for.
+fn api(objects: Vec<(&'static str, Value)>) -> (String, Asked) {
+    let asked = Asked::default();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("--master=http://{}", listener.local_addr().unwrap());
+    let record = Arc::clone(&asked);
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (record, objects) = (Arc::clone(&record), objects.clone());
+            std::thread::spawn(move || serve(stream.unwrap(), &record, &objects));
+        }
+    });
+    (url, asked)
+}
+
+fn was_asked(asked: &Asked, verb: &str, group: &str, resource: &str) -> bool {
+    let what = [verb, group, resource].map(String::from);
+    asked.lock().unwrap().contains(&what)
+}
+
+/// That the roles of a manifest allow everything that was asked for.
+fn assert_allowed(asked: &Asked, roles: &[Value]) {
+    let rules = roles
+        .iter()
+        .flat_map(|role| role["rules"].as_array().unwrap());
+    let rules: Vec<&Value> = rules.collect();
+    let has = |list: &Value, word: &String| list.as_array().unwrap().iter().any(|w| w == word);
+    for [verb, group, resource] in asked.lock().unwrap().iter() {
+        let allowed = rules.iter().any(|rule| {
+            has(&rule["verbs"], verb)
+                && has(&rule["apiGroups"], group)
+                && has(&rule["resources"], resource)
+        });
+        assert!(allowed, "{verb} {resource} of {group:?} is not allowed");
+    }
 }
 
 #[test]
 fn the_role_allows_what_the_proxy_asks_for() {
     isolated!(the_role_allows_what_the_proxy_asks_for, {
         Links::here().unwrap().up("lo").unwrap();
-        let asked = Asked::default();
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = format!("--master=http://{}", listener.local_addr().unwrap());
-        let record = Arc::clone(&asked);
-        std::thread::spawn(move || {
-            for stream in listener.incoming() {
-                let record = Arc::clone(&record);
-                std::thread::spawn(move || serve(stream.unwrap(), &record));
-            }
-        });
+        let (url, asked) = api(vec![("services", service())]);
         let dir = tempfile::tempdir().unwrap();
         let running = proxy(dir.path(), &[&url], &[]);
-        let told = |verb: &str, group: &str, resource: &str| {
-            let what = [verb, group, resource].map(String::from);
-            asked.lock().unwrap().contains(&what)
-        };
+        let told = |verb, group, resource| was_asked(&asked, verb, group, resource);
         until("an Event", || told("create", "", "events"));
         until("nodes are watched", || told("watch", "", "nodes"));
         until("slices are watched", || {
             told("watch", "discovery.k8s.io", "endpointslices")
         });
         drop(running);
-        let rules = object("ClusterRole")["rules"].as_array().unwrap().clone();
-        let has = |list: &Value, word: &String| list.as_array().unwrap().iter().any(|w| w == word);
-        for [verb, group, resource] in asked.lock().unwrap().iter() {
-            let allowed = rules.iter().any(|rule| {
-                has(&rule["verbs"], verb)
-                    && has(&rule["apiGroups"], group)
-                    && has(&rule["resources"], resource)
-            });
-            assert!(allowed, "{verb} {resource} of {group:?} is not allowed");
-        }
+        assert_allowed(&asked, &[object("ClusterRole")]);
     });
+}
+
+/// As the pod of the manifest has it: another user, no capability, and ports that anybody may take.
+#[test]
+fn the_role_allows_what_the_gateway_asks_for_and_it_needs_no_privilege() {
+    isolated!(
+        the_role_allows_what_the_gateway_asks_for_and_it_needs_no_privilege,
+        {
+            Links::here().unwrap().up("lo").unwrap();
+            let backend = json!({"service": {"name": "nobody", "port": {"number": 80}}});
+            let ingress = json!({
+                "apiVersion": "networking.k8s.io/v1", "kind": "Ingress",
+                "metadata": {"namespace": "shop", "name": "web", "uid": "1"},
+                "spec": {"ingressClassName": "portolan", "defaultBackend": backend},
+            });
+            let class = object_of("portolan-gateway", "IngressClass");
+            let (url, asked) = api(vec![("ingresses", ingress), ("ingressclasses", class)]);
+            let pod = &object_of("portolan-gateway", "Deployment")["spec"]["template"]["spec"];
+            let sysctl = &pod["securityContext"]["sysctls"][0];
+            assert_eq!(sysctl["name"], "net.ipv4.ip_unprivileged_port_start");
+            let (path, value) = (
+                "/proc/sys/net/ipv4/ip_unprivileged_port_start",
+                sysctl["value"].as_str().unwrap(),
+            );
+            std::fs::write(path, value).unwrap();
+
+            let dir = tempfile::tempdir().unwrap();
+            let program = dir.path().join("portolan");
+            std::fs::copy(env!("CARGO_BIN_EXE_portolan"), &program).unwrap();
+            let open = PermissionsExt::from_mode(0o755);
+            std::fs::set_permissions(dir.path(), open).unwrap();
+            let words = pod["containers"][0]["command"].as_array().unwrap();
+            let words = words.iter().skip(1).map(|word| word.as_str().unwrap());
+            let log = std::fs::File::create(dir.path().join("log")).unwrap();
+            let mut command = Command::new(&program);
+            command
+                .args(words)
+                .args([&url, "--status-address=198.51.100.1"])
+                .env_remove("KUBECONFIG")
+                .env("HOME", "/")
+                .stderr(log)
+                .die_with_parent(Signal::SIGKILL);
+            let user = pod["securityContext"]["runAsUser"].as_u64().unwrap();
+            // Without privileges of our own there is nothing to give up, and nobody else to become.
+            let is_root = std::fs::read_to_string("/proc/self/uid_map")
+                .unwrap()
+                .contains("4294967295");
+            if is_root {
+                command.uid(user as u32).gid(user as u32);
+            }
+            let running = Running(command.spawn().unwrap());
+            let said = || std::fs::read_to_string(dir.path().join("log")).unwrap();
+            until_or(
+                || was_asked(&asked, "patch", "networking.k8s.io", "ingresses/status"),
+                || format!("a status was written: {}", said()),
+            );
+            until_or(
+                || was_asked(&asked, "create", "", "events"),
+                || format!("an Event: {}", said()),
+            );
+            for port in [80, 443] {
+                until_or(
+                    || TcpStream::connect(("127.0.0.1", port)).is_ok(),
+                    || format!("it serves at {port}: {}", said()),
+                );
+            }
+            if is_root {
+                let status = format!("/proc/{}/status", running.0.id());
+                let status = std::fs::read_to_string(status).unwrap();
+                assert!(status.contains("CapEff:\t0000000000000000"), "{status}");
+            }
+            drop(running);
+            assert!(was_asked(&asked, "watch", "", "configmaps"));
+            assert_allowed(
+                &asked,
+                &[
+                    object_of("portolan-gateway", "ClusterRole"),
+                    object_of("portolan-gateway", "Role"),
+                ],
+            );
+        }
+    );
 }

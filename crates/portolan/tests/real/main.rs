@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod agent;
+mod charts;
 mod cluster;
 mod dns;
 mod gateway;

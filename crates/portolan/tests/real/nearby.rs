@@ -390,8 +390,8 @@ fn the_manifest_is_understood() {
     let text = of("ConfigMap")["data"]["Corefile"].as_str().unwrap();
     std::fs::write(&corefile, text).unwrap();
     let container = &of("DaemonSet")["spec"]["template"]["spec"]["containers"][0];
-    let arguments = container["args"].as_array().unwrap().iter();
-    let arguments = arguments.map(|argument| {
+    let arguments = container["command"].as_array().unwrap().iter();
+    let arguments = arguments.skip(1).map(|argument| {
         let argument = argument.as_str().unwrap();
         argument.replace("/etc/portolan-names/Corefile", corefile.to_str().unwrap())
     });
