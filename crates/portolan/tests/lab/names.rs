@@ -98,6 +98,21 @@ int main(int argc, char **argv) {
 const PYTHON: &str = "import socket, sys
 for answer in socket.getaddrinfo(sys.argv[1], None, socket.AF_INET, socket.SOCK_STREAM): print(answer[4][0])";
 
+/// Looks a name up again and again, until a file is there; prints how often, how often in vain, and the longest time.
+const LOOKING: &str = "import os, socket, sys, time
+name, stop = sys.argv[1:]
+count, failed, longest = 0, 0, 0
+while not os.path.exists(stop):
+    began = time.monotonic()
+    try: socket.getaddrinfo(name, None, socket.AF_INET, socket.SOCK_STREAM)
+    except OSError: failed += 1
+    count += 1
+    longest = max(longest, time.monotonic() - began)
+print(count, failed, longest)";
+
+/// Times that an answerer is killed while names are looked up.
+const KILLS: u64 = 6;
+
 fn addresses() -> BTreeSet<String> {
     (1..=BIG).map(|last| format!("198.51.100.{last}")).collect()
 }
@@ -366,6 +381,35 @@ fn the_others_answer_for_one_that_does_not(names: &Names) {
     });
     let ask = ["dig", "+short", "@192.168.0.11", WEB];
     assert_eq!(names.asks(&ask), "172.30.0.80\n");
+    no_lookup_fails_while_answerers_are_killed(names, || ready() == both);
+}
+
+/// The resolver of a program asks again when its query lay in an answerer that died, or met none.
+fn no_lookup_fails_while_answerers_are_killed(names: &Names, are_ready: impl Fn() -> bool) {
+    let stop = names.lab.dir.path().join("stop");
+    let (web, end) = (format!("{WEB}."), stop.to_str().unwrap());
+    let look = ["/usr/bin/python3", "-c", LOOKING, &web, end];
+    let said = std::thread::scope(|scope| {
+        let looking = scope.spawn(|| names.asks(&look));
+        for number in 0..KILLS {
+            let name = ["dns-n1", "dns-n2"][number as usize % 2];
+            let before = names.lab.process(name);
+            kill(&before["pid"]);
+            wait_until("its successor", || {
+                names.lab.process(name)["starts"].as_u64() > before["starts"].as_u64()
+                    && are_ready()
+            });
+        }
+        // In the pod: it does not see what appears on the node where it has looked in vain.
+        names.asks(&["touch", end]);
+        looking.join().unwrap()
+    });
+    let numbers: Vec<f64> = said
+        .split_whitespace()
+        .map(|word| word.parse().unwrap())
+        .collect();
+    eprintln!("{KILLS} kills: {said}");
+    assert!(numbers[0] > 100.0 && numbers[1] == 0.0, "{said}");
 }
 
 #[test]
