@@ -300,18 +300,19 @@ impl Bench {
         let name = |what: &str| format!("traffic, {mode}: {what}");
         let felt = &worth.felt;
         self.percentiles(peer, &name("a connection opens"), &felt.opening, "µs", 1e3);
-        let [one, many] = worth.megabits;
-        for (what, value, unit) in [
-            ("connections", felt.per_second, "a second"),
-            ("processor time of a connection", felt.processor_us, "µs"),
+        let [one, many] = &worth.megabits;
+        for (what, counts, unit) in [
+            ("connections", &felt.per_second, "a second"),
+            ("processor time of a connection", &felt.processor_us, "µs"),
             ("one stream", one, "Mbit a second"),
             ("16 streams", many, "Mbit a second"),
+            (
+                "datagrams of 64 bytes that arrive",
+                &worth.datagrams,
+                "a second",
+            ),
         ] {
-            self.add(peer, &name(what), value, unit);
-        }
-        if let Some(datagrams) = worth.datagrams {
-            let what = name("datagrams of 64 bytes that arrive");
-            self.add(peer, &what, datagrams, "a second");
+            self.add_counts(peer, &name(what), counts, unit);
         }
     }
 
@@ -429,7 +430,7 @@ impl Bench {
         }
         for (way, felt) in ways.iter().zip(felt) {
             let name = format!("packets, {shape}: {way}, connections");
-            self.add(peer, &name, felt.per_second, "a second");
+            self.add_counts(peer, &name, &felt.per_second, "a second");
         }
     }
 
@@ -456,6 +457,13 @@ impl Bench {
     fn add(&mut self, peer: Option<&str>, name: &str, value: f64, unit: &str) {
         let line = self.report.add(peer, name, value, unit);
         let _ = writeln!(io::stdout(), "{line}");
+    }
+
+    /// What turns have given, if there were any.
+    fn add_counts(&mut self, peer: Option<&str>, name: &str, counts: &[f64], unit: &str) {
+        if let Some(line) = self.report.add_counts(peer, name, counts, unit) {
+            let _ = writeln!(io::stdout(), "{line}");
+        }
     }
 
     /// Results always; the page and its picture only of a whole run.

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::plot::number;
-use crate::report::{Limit, Outcome, Report, Row, TARGETS, ratio};
+use crate::report::{Limit, Outcome, Report, Row, TARGETS, Verdict, ratio};
 
 /// What kind of machine it was: nothing that names one.
 #[derive(Clone, Debug, Default)]
@@ -91,7 +91,8 @@ const METHOD: &str = "\n## Figures\n\n\
     The peer is a kube-proxy with `minSyncPeriod: 10ms`, and otherwise its defaults; it reads JSON from the same API server.\n\
     It programs iptables through the older kernel interface, on which it is faster; that one announces nothing, so its changes are seen by asking every millisecond who answers.\n\
     The peer gets less time than we for single changes: where it made fewer than 100 of them, its p99 is its slowest one.\n\
-    A ratio says how often our value goes into the peer's.\n";
+    A ratio says how often our value goes into the peer's.\n\
+    What is measured in turns has a ratio for each turn. Where the middle one is below a target, and the range in which it lies with 95 % confidence (as the sign test has it) is not, the target's word is *within the noise*.\n";
 
 fn targets(page: &mut String, report: &Report) {
     page.push_str("| what | target | measured | |\n| --- | ---: | ---: | --- |\n");
@@ -102,12 +103,15 @@ fn targets(page: &mut String, report: &Report) {
             Limit::Times(..) => "times",
         };
         let (measured, word) = match row.and_then(|row| target.outcome(row)) {
-            Some(Outcome {
-                measured,
-                met: true,
-            }) => (number(measured), "met"),
-            Some(Outcome { measured, .. }) => (number(measured), "**missed**"),
-            None => ("–".into(), "not measured"),
+            Some(Outcome { measured, verdict }) => (
+                number(measured),
+                match verdict {
+                    Verdict::Met => "met".into(),
+                    Verdict::Missed => "**missed**".into(),
+                    Verdict::Open(range) => range.to_string(),
+                },
+            ),
+            None => ("–".into(), "not measured".into()),
         };
         let words = match target.limit {
             Limit::Below(limit) => format!("< {} {unit}", number(limit)),

@@ -22,6 +22,7 @@ mod dns;
 mod document;
 mod haproxy;
 mod monitor;
+mod noise;
 mod objects;
 mod packets;
 mod plot;

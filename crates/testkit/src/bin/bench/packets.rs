@@ -16,7 +16,7 @@ const TURN: usize = 100;
 /// How long connections are counted, each way, each time.
 const COUNTED: Duration = Duration::from_millis(500);
 /// How often they are counted; the middle one is told. Short and often: a noise meets all ways.
-const COUNTS: usize = 15;
+pub const COUNTS: usize = 15;
 /// Clients that open connections at the same time when they are counted.
 const CLIENTS: usize = 2;
 
@@ -25,10 +25,11 @@ const CLIENTS: usize = 2;
 pub struct Felt {
     /// Time to open one connection.
     pub opening: Samples,
-    /// Connections in a second.
-    pub per_second: f64,
-    /// Processor time of the whole machine for one of them, in microseconds: client, node and server together.
-    pub processor_us: f64,
+    /// Connections in a second, turn by turn.
+    pub per_second: Vec<f64>,
+    /// Processor time of the whole machine for one of them, in microseconds, turn by turn: client, node and server
+    /// together.
+    pub processor_us: Vec<f64>,
 }
 
 /// A way that connections take: from the client of a bed to one of these addresses after the other.
@@ -83,19 +84,27 @@ fn time_turn(to: SocketAddr) -> Result<Vec<Duration>, String> {
     (0..TURN).map(dial).collect()
 }
 
-fn count(ways: &[Way<'_>]) -> Result<Vec<(f64, f64)>, String> {
-    let mut counts = vec![(Vec::new(), Vec::new()); ways.len()];
+type Counts = (Vec<f64>, Vec<f64>);
+
+fn count(ways: &[Way<'_>]) -> Result<Vec<Counts>, String> {
+    let mut counts = vec![Counts::default(); ways.len()];
     for round in 0..COUNTS {
-        for ((bed, to), (rates, costs)) in ways.iter().zip(&mut counts) {
+        for index in order(round, ways.len()) {
+            let (bed, to) = &ways[index];
             let (rate, cost) = on(bed, || count_once(turn(to, round)))?;
-            rates.push(rate);
-            costs.push(cost);
+            counts[index].0.push(rate);
+            counts[index].1.push(cost);
         }
     }
-    let middles = counts.into_iter();
-    Ok(middles
-        .map(|(rates, costs)| (middle(rates), middle(costs)))
-        .collect())
+    Ok(counts)
+}
+
+/// Who follows whom in a round: from the first to the last, then the other way round, so that nobody gains by his place.
+pub fn order(round: usize, ways: usize) -> impl Iterator<Item = usize> {
+    (0..ways).map(move |index| match round.is_multiple_of(2) {
+        true => index,
+        false => ways - 1 - index,
+    })
 }
 
 /// The one in the middle when they are in order.

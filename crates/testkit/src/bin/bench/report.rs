@@ -4,6 +4,9 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
+use crate::noise::{self, Range};
+use crate::packets;
+
 /// One measured thing and what everybody needed for it. Less is better unless the unit is "per a second".
 #[derive(Clone, Debug, PartialEq)]
 pub struct Row {
@@ -15,6 +18,20 @@ pub struct Row {
     pub value: Option<f64>,
     /// The peers' values, with who they are.
     pub peers: Vec<(String, f64)>,
+    /// What was measured turn by turn: ours, and each peer's; empty for what has no turns.
+    turns: Vec<(Option<String>, Vec<f64>)>,
+}
+
+impl Row {
+    /// The range of how often the peer's value goes into ours, where both were measured in turns.
+    fn range(&self, peer: &str) -> Option<Range> {
+        let of = |who: Option<&str>| {
+            let mut all = self.turns.iter();
+            let found = all.find(|(name, _)| name.as_deref() == who);
+            found.map(|(_, counts)| counts)
+        };
+        noise::range(of(None)?, of(Some(peer))?)
+    }
 }
 
 /// What a value must reach.
@@ -41,7 +58,18 @@ pub struct Outcome {
     /// The row's value, or how many times the best peer's it is.
     pub measured: f64,
     /// Whether that is enough.
-    pub met: bool,
+    pub verdict: Verdict,
+}
+
+/// Whether a target is reached.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Verdict {
+    /// It is.
+    Met,
+    /// It is not.
+    Missed,
+    /// The value is below it, and this run's noise may be the reason: the ratio lies in this range.
+    Open(Range),
 }
 
 /// The targets of the project.
@@ -146,21 +174,27 @@ pub struct Report {
 }
 
 impl Report {
+    /// Takes in what turns of ours (`peer` is `None`) or of a peer have given, as the one in the middle; returns the line
+    /// to print. Nothing without turns.
+    pub fn add_counts(
+        &mut self,
+        peer: Option<&str>,
+        name: &str,
+        counts: &[f64],
+        unit: &str,
+    ) -> Option<String> {
+        if counts.is_empty() {
+            return None;
+        }
+        let turns = (peer.map(str::to_owned), counts.to_vec());
+        self.row(name, unit).turns.push(turns);
+        let middle = packets::middle(counts.to_vec());
+        Some(self.add(peer, name, middle, unit))
+    }
+
     /// Takes in a value of ours (`peer` is `None`) or of a peer; returns the line to print.
     pub fn add(&mut self, peer: Option<&str>, name: &str, value: f64, unit: &str) -> String {
-        let index = match self.rows.iter().position(|row| row.name == name) {
-            Some(index) => index,
-            None => {
-                self.rows.push(Row {
-                    name: name.to_owned(),
-                    unit: unit.to_owned(),
-                    value: None,
-                    peers: Vec::new(),
-                });
-                self.rows.len() - 1
-            }
-        };
-        let row = &mut self.rows[index];
+        let row = self.row(name, unit);
         match peer {
             None => row.value = Some(value),
             Some(peer) => row.peers.push((peer.to_owned(), value)),
@@ -176,6 +210,24 @@ impl Report {
         }
         line.push_str(&verdict(row, peer));
         line
+    }
+
+    /// The row of this name.
+    fn row(&mut self, name: &str, unit: &str) -> &mut Row {
+        let index = match self.rows.iter().position(|row| row.name == name) {
+            Some(index) => index,
+            None => {
+                self.rows.push(Row {
+                    name: name.to_owned(),
+                    unit: unit.to_owned(),
+                    value: None,
+                    peers: Vec::new(),
+                    turns: Vec::new(),
+                });
+                self.rows.len() - 1
+            }
+        };
+        &mut self.rows[index]
     }
 
     /// The list that bench/out/results.json holds: one entry for each row and peer, or one without a peer.
@@ -221,9 +273,10 @@ fn verdict(row: &Row, peer: Option<&str>) -> String {
         .filter(decides)
         .and_then(|t| Some((t, t.outcome(row)?)));
     outcome.map_or(String::new(), |(target, outcome)| {
-        let word = match outcome.met {
-            true => "met",
-            false => "MISSED",
+        let word = match outcome.verdict {
+            Verdict::Met => "met".to_owned(),
+            Verdict::Missed => "MISSED".to_owned(),
+            Verdict::Open(range) => range.to_string(),
         };
         format!("  {word} (target: {})", target.words())
     })
@@ -245,17 +298,27 @@ impl Target {
         match self.limit {
             Limit::Below(limit) => Some(Outcome {
                 measured: value,
-                met: value < limit,
+                verdict: Verdict::of(value < limit),
             }),
             Limit::Times(times, of) => {
                 let peers = row.peers.iter().filter(|(name, _)| name.starts_with(of));
-                let best = peers.map(|(_, value)| *value).max_by(f64::total_cmp)?;
+                let (name, best) = peers.max_by(|(_, a), (_, b)| a.total_cmp(b))?;
                 let measured = value / best;
-                Some(Outcome {
-                    measured,
-                    met: measured >= times,
-                })
+                let verdict = match row.range(name) {
+                    Some(range) if measured < times && range.high >= times => Verdict::Open(range),
+                    _ => Verdict::of(measured >= times),
+                };
+                Some(Outcome { measured, verdict })
             }
+        }
+    }
+}
+
+impl Verdict {
+    fn of(met: bool) -> Verdict {
+        match met {
+            true => Verdict::Met,
+            false => Verdict::Missed,
         }
     }
 }
@@ -311,6 +374,33 @@ mod tests {
         assert!(line("haproxy 2.6", 80.0).ends_with(&verdict("met")));
         assert!(line("haproxy 2.6, splice", 100.0).ends_with(&verdict("MISSED")));
         assert!(line("haproxy 2.6 again", 70.0).ends_with(&verdict("MISSED")));
+    }
+
+    #[test]
+    fn noise_is_no_verdict() {
+        let row = "traffic, iptables: connections";
+        let ours = [9.0, 11.0, 9.5, 10.5, 9.8, 9.9, 9.7];
+        let mut lines = [10.0, 10.9].into_iter().map(|theirs| {
+            let mut report = Report::default();
+            assert_eq!(report.add_counts(None, row, &[], "a second"), None);
+            report.add_counts(None, row, &ours, "a second").unwrap();
+            let peer = Some("kube-proxy 1.30");
+            report.add_counts(peer, row, &[theirs; 7], "a second")
+        });
+        let target = "(target: at least that of kube-proxy)";
+        let open = format!("within the noise, between 0.90 and 1.10 times {target}");
+        assert!(lines.next().unwrap().unwrap().ends_with(&open));
+        assert!(
+            lines
+                .next()
+                .unwrap()
+                .unwrap()
+                .contains("between 0.83 and 1.01 times")
+        );
+        let mut report = Report::default();
+        report.add_counts(None, row, &ours, "a second").unwrap();
+        let line = report.add_counts(Some("kube-proxy 1.30"), row, &[12.0; 7], "a second");
+        assert!(line.unwrap().ends_with(&format!("MISSED {target}")));
     }
 
     #[test]

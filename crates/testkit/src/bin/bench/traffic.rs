@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::bed::Bed;
 use crate::objects::{self, ENDPOINT_PORT, SERVICE_PORT};
-use crate::packets::{self, Felt};
+use crate::packets::{self, COUNTS, Felt};
 
 /// Services of the shape that traffic goes through, evenly among the others by name and by address: who looks for a
 /// Service in a list finds one after few steps and another one after many. Each count takes another one.
@@ -30,8 +30,6 @@ const STREAMS: (u16, u16) = (81, 8081);
 const DATAGRAMS: (u16, u16) = (82, 8082);
 /// How long bytes and datagrams are counted, each way, each time.
 const COUNTED: Duration = Duration::from_millis(500);
-/// How often; the middle one is told.
-const COUNTS: usize = 7;
 /// Streams at the same time.
 const MANY: usize = 16;
 /// Bytes of one write, and of one datagram.
@@ -63,10 +61,10 @@ impl Way {
 pub struct Worth {
     /// Connections.
     pub felt: Felt,
-    /// Megabits a second over one stream, and over many together.
-    pub megabits: [f64; 2],
-    /// Datagrams that arrive in a second.
-    pub datagrams: Option<f64>,
+    /// Megabits a second over one stream, and over many together, turn by turn.
+    pub megabits: [Vec<f64>; 2],
+    /// Datagrams that arrive in a second, turn by turn; none from who forwards none.
+    pub datagrams: Vec<f64>,
 }
 
 /// The Service's TCP ports, with those of its endpoints.
@@ -184,23 +182,20 @@ pub fn measure(ways: &[(&Bed, &Sinks, Way)]) -> Result<Vec<Worth>, String> {
     let felt = packets::measure(&connections)?;
     let mut counts = vec![[const { Vec::new() }; 3]; ways.len()];
     for round in 0..COUNTS {
-        // Evenly over all of them.
-        let round = round * SERVICES as usize / COUNTS;
-        for ((bed, sinks, way), counts) in ways.iter().zip(&mut counts) {
+        for index in packets::order(round, ways.len()) {
+            let (bed, sinks, way) = &ways[index];
             let measured = bed.client.run(|| pass(way, round, sinks));
             let measured = measured.map_err(|e| e.to_string())??;
-            counts
-                .iter_mut()
-                .zip(measured)
-                .for_each(|(c, m)| c.extend(m));
+            let counts = counts[index].iter_mut();
+            counts.zip(measured).for_each(|(c, m)| c.extend(m));
         }
     }
     let worth = felt.into_iter().zip(counts).map(|(felt, counts)| {
         let [one, many, datagrams] = counts;
         Worth {
             felt,
-            megabits: [one, many].map(packets::middle),
-            datagrams: (!datagrams.is_empty()).then(|| packets::middle(datagrams)),
+            megabits: [one, many],
+            datagrams,
         }
     });
     Ok(worth.collect())
