@@ -23,6 +23,7 @@ mod route;
 pub mod server;
 mod status;
 mod table;
+pub mod tally;
 pub mod traffic;
 
 pub use follow::{Followed, News, World, follow};

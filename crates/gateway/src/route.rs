@@ -256,7 +256,7 @@ impl Target {
 }
 
 /// Where a target is written.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Origin {
     /// `Ingress`.
     pub kind: &'static str,

@@ -7,6 +7,7 @@
 //!
 //! Nothing is shared between threads but [`Live`]: no request waits for another thread.
 
+mod access;
 mod answer;
 mod body;
 mod certificate;
@@ -15,6 +16,7 @@ mod connection;
 mod filters;
 mod headers;
 mod limits;
+mod record;
 mod request;
 mod upstream;
 
@@ -22,15 +24,19 @@ use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
 use socket2::{Domain, Socket, Type};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::roster::Rosters;
 use crate::table::Table;
+use crate::tally::{Counted, Tally};
 
+pub use access::{AccessLog, Format, FormatError, LINES_MAX};
 pub use certificate::{CertificateError, Certificates, Identity};
 pub use limits::Limits;
 
@@ -69,6 +75,10 @@ pub struct Settings {
     pub trusted_proxies: Vec<IpNet>,
     /// Limits of clients.
     pub limits: Limits,
+    /// Where a line for each request goes.
+    pub access_log: Option<AccessLog>,
+    /// How long requests and upgraded connections that are under way may take when the server stops.
+    pub drain_timeout: Duration,
 }
 
 impl Default for Settings {
@@ -78,6 +88,8 @@ impl Default for Settings {
             announcers: Vec::new(),
             trusted_proxies: Vec::new(),
             limits: Limits::default(),
+            access_log: None,
+            drain_timeout: limits::DRAIN_TIMEOUT,
         }
     }
 }
@@ -120,9 +132,49 @@ pub enum ServerError {
 pub struct Server {
     live: Arc<ArcSwap<Live>>,
     stop: CancellationToken,
+    leave: CancellationToken,
     threads: Vec<JoinHandle<()>>,
     http: Vec<SocketAddr>,
     https: Vec<SocketAddr>,
+    observer: Observer,
+}
+
+/// What can be seen of a server from outside, also while it stops; cheap to copy.
+#[derive(Clone, Debug, Default)]
+pub struct Observer {
+    threads: Vec<Watched>,
+    access_log: Option<AccessLog>,
+    connections_max: usize,
+}
+
+/// What can be seen of a thread.
+#[derive(Clone, Debug)]
+struct Watched {
+    counted: Arc<Counted>,
+    /// Free places for connections.
+    room: Arc<Semaphore>,
+}
+
+impl Observer {
+    /// What has become of all requests.
+    pub fn tally(&self) -> Tally {
+        let mut tally = Tally::default();
+        for thread in &self.threads {
+            thread.counted.add_to(&mut tally);
+        }
+        tally
+    }
+
+    /// Places for connections that are taken: those of clients, and one for each socket that waits for the next client.
+    pub fn connections(&self) -> usize {
+        let free = self.threads.iter().map(|t| t.room.available_permits());
+        (self.connections_max * self.threads.len()).saturating_sub(free.sum())
+    }
+
+    /// Lines of the access log that were lost.
+    pub fn lost_lines(&self) -> u64 {
+        self.access_log.as_ref().map_or(0, AccessLog::lost)
+    }
 }
 
 /// A socket, and whether clients speak TLS to it.
@@ -147,9 +199,15 @@ impl Server {
         let mut server = Server {
             live,
             stop,
+            leave: CancellationToken::new(),
             threads: Vec::new(),
             http: Vec::new(),
             https: Vec::new(),
+            observer: Observer {
+                threads: Vec::new(),
+                access_log: settings.access_log.clone(),
+                connections_max: settings.limits.connections_max,
+            },
         };
         let threads = config.threads.max(1);
         let mut entrances: Vec<Vec<Entrance>> = (0..threads).map(|_| Vec::new()).collect();
@@ -176,10 +234,17 @@ impl Server {
         }
         let common = Arc::default();
         for entrances in entrances {
+            let watched = Watched {
+                counted: Arc::default(),
+                room: Arc::new(Semaphore::new(settings.limits.connections_max)),
+            };
+            server.observer.threads.push(watched.clone());
             let worker = connection::Worker {
+                watched,
                 live: Arc::clone(&server.live),
                 acceptor: acceptor.clone(),
                 stop: server.stop.clone(),
+                leave: server.leave.clone(),
                 common: Arc::clone(&common),
                 settings: Arc::clone(&settings),
                 tls: tls.clone(),
@@ -196,6 +261,16 @@ impl Server {
     /// From now on, requests are served by this.
     pub fn swap(&self, live: Live) {
         self.live.store(Arc::new(live));
+    }
+
+    /// What can be seen of it.
+    pub fn observer(&self) -> Observer {
+        self.observer.clone()
+    }
+
+    /// From now on, clients of HTTP/1 are told with each answer to go elsewhere; everything is served as before.
+    pub fn leave(&self) {
+        self.leave.cancel();
     }
 
     /// Where HTTP/1 is served.

@@ -1,5 +1,6 @@
 //! One thread: takes connections, speaks TLS and HTTP with clients, and lets them finish when the server stops.
 
+use std::cell::RefCell;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -7,7 +8,8 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use bytes::{Buf, Bytes, BytesMut};
-use http::Request;
+use http::header::CONNECTION;
+use http::{HeaderValue, Request, Version};
 use hyper::body::Incoming;
 use hyper::rt::{Read, Write};
 use hyper::server::conn::{http1, http2};
@@ -25,14 +27,17 @@ use tokio_util::task::TaskTracker;
 
 use super::client_io::ClientIo;
 use super::filters::Common;
+use super::headers;
 use super::limits::{
-    ACCEPT_PAUSE, CONNECTION_WINDOW, DRAIN_TIMEOUT, HEAD_BYTES_MAX, HEADERS_MAX, IDLE_LOOK,
+    ACCEPT_PAUSE, CONNECTION_WINDOW, HEAD_BYTES_MAX, HEADERS_MAX, IDLE_LOOK,
     RESETS_OWN_MAX, RESETS_PENDING_MAX, SEND_BYTES_MAX, STREAM_WINDOW, STREAMS_MAX,
 };
+use super::record::{Record, Recorded};
 use super::request::{Peer, Serving, handle};
 use super::upstream::{Tls, Upstream};
-use super::{Entrance, Live, Settings};
+use super::{Entrance, Live, Settings, Watched};
 use crate::proxy_protocol::{self, HEADER_BYTES_MAX, HeaderError};
+use crate::tally::Ledger;
 
 /// What a thread works with.
 #[derive(Clone)]
@@ -40,16 +45,20 @@ pub(super) struct Worker {
     pub(super) live: Arc<ArcSwap<Live>>,
     pub(super) acceptor: TlsAcceptor,
     pub(super) stop: CancellationToken,
+    /// Set when clients are to go elsewhere, some time before `stop`.
+    pub(super) leave: CancellationToken,
     pub(super) common: Arc<Common>,
     pub(super) settings: Arc<Settings>,
     pub(super) tls: Tls,
+    pub(super) watched: Watched,
 }
 
 /// What the tasks of a thread share.
-struct Shared {
-    worker: Worker,
+pub(super) struct Shared {
+    pub(super) worker: Worker,
+    pub(super) ledger: RefCell<Ledger>,
     upstream: Rc<Upstream>,
-    tracker: TaskTracker,
+    pub(super) tracker: TaskTracker,
     room: Arc<Semaphore>,
 }
 
@@ -73,7 +82,8 @@ impl Worker {
         let upstream = Rc::new(Upstream::new(self.tls.clone()));
         let shared = Rc::new(Shared {
             tracker: TaskTracker::new(),
-            room: Arc::new(Semaphore::new(self.settings.limits.connections_max)),
+            room: Arc::clone(&self.watched.room),
+            ledger: RefCell::new(Ledger::new(Arc::clone(&self.watched.counted))),
             upstream: Rc::clone(&upstream),
             worker: self,
         });
@@ -95,7 +105,7 @@ impl Worker {
             }
         }
         shared.tracker.close();
-        if tokio::time::timeout(DRAIN_TIMEOUT, shared.tracker.wait())
+        if tokio::time::timeout(shared.worker.settings.drain_timeout, shared.tracker.wait())
             .await
             .is_err()
         {
@@ -106,7 +116,7 @@ impl Worker {
     }
 }
 
-/// Turns are kept for Service ports that are there.
+/// Turns are kept for Service ports that are there, and no table that is out of date.
 async fn forget(shared: Rc<Shared>) {
     let mut look = tokio::time::interval(IDLE_LOOK);
     loop {
@@ -115,6 +125,7 @@ async fn forget(shared: Rc<Shared>) {
         shared
             .upstream
             .forget(|key| live.endpoints.get(key).is_some());
+        shared.ledger.borrow_mut().follow(&live.table);
     }
 }
 
@@ -137,6 +148,7 @@ async fn take(shared: Rc<Shared>, listener: TcpListener, tls: bool) {
                 continue;
             }
         };
+        shared.ledger.borrow().connected();
         let for_task = Rc::clone(&shared);
         let task = async move {
             connection(&for_task, stream, client, tls).await;
@@ -315,8 +327,11 @@ where
 async fn answer(
     shared: Rc<Shared>,
     peer: Rc<Peer>,
-    request: Request<Incoming>,
-) -> Result<http::Response<super::body::Body>, Infallible> {
+    mut request: Request<Incoming>,
+) -> Result<http::Response<Recorded>, Infallible> {
+    headers::identify(request.headers_mut());
+    let mut record = Record::begin(Rc::clone(&shared), &peer, &request);
+    let is_http1 = request.version() <= Version::HTTP_11;
     // A request keeps what was live when it came, however long it takes.
     let live = shared.worker.live.load_full();
     let serving = Serving {
@@ -324,8 +339,16 @@ async fn answer(
         upstream: &shared.upstream,
         settings: &shared.worker.settings,
         common: &shared.worker.common,
+        record: &record,
     };
-    Ok(handle(&serving, &peer, request).await)
+    let mut answer = handle(&serving, &peer, request).await;
+    if is_http1 && shared.worker.leave.is_cancelled() {
+        // Its client goes elsewhere by itself before this gateway is gone.
+        let close = HeaderValue::from_static("close");
+        answer.headers_mut().entry(CONNECTION).or_insert(close);
+    }
+    record.answered(answer.status());
+    Ok(answer.map(|body| Recorded::new(body, record)))
 }
 
 fn tell(client: SocketAddr, result: Result<(), hyper::Error>) {

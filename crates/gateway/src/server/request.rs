@@ -12,12 +12,14 @@ use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use portolan_model::PortKey;
+use tokio_util::task::TaskTracker;
 
 use super::answer;
 use super::body::{Body, Download, Upload};
 use super::filters::{self, Common, Exchange, Step};
 use super::headers::{self, Client};
 use super::limits::HEAD_BYTES_MAX;
+use super::record::Record;
 use super::upstream::{Failure, Job, Ticket, Upstream};
 use super::{Live, Settings};
 use crate::host::request_host;
@@ -45,6 +47,8 @@ pub(super) struct Serving<'a> {
     pub(super) upstream: &'a Rc<Upstream>,
     pub(super) settings: &'a Settings,
     pub(super) common: &'a Common,
+    /// What is written down of the request.
+    pub(super) record: &'a Record,
 }
 
 /// Answers a request.
@@ -176,6 +180,7 @@ async fn go(
     let target = found.ok_or(StatusCode::NOT_FOUND)?;
     let is_trusted = serving.settings.trusts(peer.client.ip());
     let client = headers::client_of(peer.client.ip(), request.headers(), serving.settings);
+    serving.record.found(&serving.live.table, target, client);
     let exchange = Exchange {
         live: serving.live,
         common: serving.common,
@@ -240,8 +245,13 @@ async fn forward(
         hash,
         ends: (exchange.peer.client, exchange.peer.local),
     };
+    serving.record.sent(key);
     match serving.upstream.send(&job, request).await {
-        Ok((answer, ticket)) => incoming(answer, ticket, traffic.read_timeout, wanted),
+        Ok((answer, ticket)) => {
+            serving.record.heard(ticket.endpoint(), answer.status());
+            let tracker = serving.record.tracker();
+            incoming(answer, ticket, traffic.read_timeout, wanted, tracker)
+        }
         Err(failure) => answer::status(status_of(failure), exchange.is_grpc),
     }
 }
@@ -311,13 +321,14 @@ fn incoming(
     ticket: Ticket,
     limit: Duration,
     wanted: Option<Wanted>,
+    tracker: &TaskTracker,
 ) -> Response<Body> {
     let agreed = headers::upgrade(answer.headers());
     if let (StatusCode::SWITCHING_PROTOCOLS, Some(wanted), Some(to)) =
         (answer.status(), wanted, agreed)
     {
         let endpoint = hyper::upgrade::on(&mut answer);
-        tokio::task::spawn_local(carry(wanted.client, endpoint, ticket));
+        tokio::task::spawn_local(tracker.track_future(carry(wanted.client, endpoint, ticket)));
         headers::end_connection(answer.headers_mut());
         headers::ask_upgrade(answer.headers_mut(), &to);
         return finished(answer.map(|_| Body::empty()));

@@ -77,6 +77,11 @@ pub(super) struct Ticket {
 }
 
 impl Ticket {
+    /// The endpoint.
+    pub(super) fn endpoint(&self) -> SocketAddr {
+        self.endpoint
+    }
+
     fn judge(&self, outcome: Outcome) {
         let mut groups = self.upstream.groups.borrow_mut();
         if let Some(group) = groups.get_mut(&self.key) {

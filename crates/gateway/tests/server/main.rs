@@ -9,6 +9,7 @@
 mod backend;
 mod http2;
 mod malformed;
+mod operations;
 mod policy;
 mod protocols;
 mod services;

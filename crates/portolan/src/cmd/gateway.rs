@@ -5,22 +5,27 @@
 //! ```
 
 mod check;
+mod pages;
 mod routes;
 mod tell;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
 use ipnet::IpNet;
 use kube::Client;
 use portolan_gateway::ingress::{CONTROLLER, Options};
-use portolan_gateway::server::{Config, Identity, Server, Settings};
+use portolan_gateway::server::{
+    AccessLog, Config, Format, FormatError, Identity, Server, Settings,
+};
 use portolan_gateway::{Followed, ObjectName, World, follow};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 /// Arguments of `portolan gateway`.
 #[derive(clap::Args)]
@@ -48,6 +53,19 @@ pub struct Args {
     /// Believe what requests from these addresses say in X-Forwarded-For and its like (may be repeated).
     #[arg(long, value_name = "CIDR")]
     trusted_proxy: Vec<IpNet>,
+    /// Serve /metrics, /routes, /healthz and /readyz for operators at this address [default: nowhere].
+    #[arg(long)]
+    metrics_address: Option<SocketAddr>,
+    /// Write a line for each request to the standard output: json, nginx (as ingress-nginx does), or a template with
+    /// nginx' variables.
+    #[arg(long, value_name = "FORMAT", default_value = "off", value_parser = access_log)]
+    access_log: Logged,
+    /// On SIGTERM, go on serving for so many seconds while /readyz says 503, so that load balancers look elsewhere.
+    #[arg(long, default_value_t = 0)]
+    lameduck_seconds: u64,
+    /// When it stops, requests and upgraded connections that are under way have so many seconds.
+    #[arg(long, default_value_t = 30)]
+    drain_seconds: u64,
     /// Threads that serve [default: one for each processor].
     #[arg(long)]
     threads: Option<usize>,
@@ -77,7 +95,11 @@ pub struct Args {
 #[derive(clap::Subcommand)]
 enum Task {
     /// Print the routes that a gateway with these options serves by now, and what is wrong with Ingresses.
-    Routes,
+    Routes {
+        /// Ask the running gateway whose --metrics-address this is, instead of the API: routes with their hits.
+        #[arg(long, value_name = "ADDRESS")]
+        of: Option<SocketAddr>,
+    },
     /// Say what becomes of manifests that were made for ingress-nginx, annotation by annotation; nothing is asked of
     /// an API. Fails when something is refused.
     Check(check::Args),
@@ -95,6 +117,18 @@ fn service(text: &str) -> Result<(ObjectName, String), String> {
     })
 }
 
+/// What the access log says of requests, if anything.
+#[derive(Clone)]
+struct Logged(Option<Format>);
+
+/// Reads the format of the access log; `None` for no log.
+fn access_log(text: &str) -> Result<Logged, FormatError> {
+    match text {
+        "off" => Ok(Logged(None)),
+        text => Format::parse(text).map(|format| Logged(Some(format))),
+    }
+}
+
 /// Reads `NAMESPACE/NAME`.
 fn object(text: &str) -> Result<ObjectName, String> {
     let parts = text.split_once('/').filter(|(namespace, name)| {
@@ -105,13 +139,17 @@ fn object(text: &str) -> Result<ObjectName, String> {
 }
 
 impl Args {
-    fn settings(&self) -> Settings {
-        Settings {
+    fn settings(&self) -> anyhow::Result<Settings> {
+        let log = self.access_log.0.clone();
+        let log = log.map(|format| AccessLog::start(format, std::io::stdout()));
+        Ok(Settings {
+            access_log: log.transpose().context("cannot start the access log")?,
+            drain_timeout: Duration::from_secs(self.drain_seconds),
             https_port: self.https_port,
             announcers: self.proxy_protocol_from.clone(),
             trusted_proxies: self.trusted_proxy.clone(),
             ..Settings::default()
-        }
+        })
     }
 
     fn options(&self) -> Options {
@@ -139,7 +177,8 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         .context("cannot start the runtime")?;
     runtime.block_on(async {
         match args.task {
-            Some(Task::Routes) => routes::print(&args).await?,
+            Some(Task::Routes { of: Some(of) }) => routes::ask(of)?,
+            Some(Task::Routes { of: None }) => routes::print(&args).await?,
             _ => serve(args).await?,
         }
         Ok(ExitCode::SUCCESS)
@@ -173,7 +212,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         threads: args
             .threads
             .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)),
-        settings: args.settings(),
+        settings: args.settings()?,
     };
     let mut tasks = JoinSet::new();
     let (client, mut followed) = followed(&args, &mut tasks).await?;
@@ -190,6 +229,10 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     let mut told = followed.clone();
     told.mark_changed();
     tasks.spawn(tell::tell(client, told, args.status_address.clone()));
+    let state = pages::State::new(server.observer(), followed.clone());
+    let pages = args.metrics_address.map(pages::listen).transpose()?;
+    let pages = pages.map(|listener| tokio::spawn(pages::serve(listener, state.clone())));
+    let mut leaves_at = None;
     loop {
         tokio::select! {
             changed = followed.changed() => {
@@ -198,13 +241,34 @@ async fn serve(args: Args) -> anyhow::Result<()> {
                     server.swap(followed.live.clone());
                 }
             }
-            _ = terminate.recv() => break,
+            // The second one is in a hurry.
+            _ = terminate.recv(), if leaves_at.is_none() => {
+                tracing::info!(seconds = args.lameduck_seconds, "the gateway is about to stop");
+                state.leave();
+                server.leave();
+                leaves_at = Some(Instant::now() + Duration::from_secs(args.lameduck_seconds));
+            }
+            () = until(leaves_at) => break,
+            _ = terminate.recv(), if leaves_at.is_some() => break,
             _ = interrupt.recv() => break,
         }
     }
+    state.leave();
     tasks.shutdown().await;
-    server.stop();
-    Ok(())
+    // Operators see what is still under way.
+    let stopped = tokio::task::spawn_blocking(|| server.stop()).await;
+    if let Some(pages) = pages {
+        pages.abort();
+    }
+    stopped.context("the gateway has not stopped as it should")
+}
+
+/// Ends at a time, or never.
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
+    }
 }
 
 #[cfg(test)]

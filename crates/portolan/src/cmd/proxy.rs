@@ -24,7 +24,7 @@ mod mode;
 mod node_checks;
 mod pages;
 mod problems;
-mod process;
+pub(in crate::cmd) mod process;
 mod relayed;
 mod resets;
 mod setup;

@@ -1,5 +1,7 @@
 //! `portolan gateway` with the API: the cases of ingress-controller-conformance, and what changes while it serves.
 
+mod life;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
@@ -47,19 +49,10 @@ pub struct World {
 
 impl World {
     pub fn new() -> World {
-        let mut links = Links::here().unwrap();
-        links.up("lo").unwrap();
-        for address in [ADDRESS, POD] {
-            links
-                .add_address("lo", format!("{address}/32").parse().unwrap())
-                .unwrap();
-        }
-        let server = Server::start();
-        server.wait();
-        server.apply(&manifest(&[class("ours")]));
-        let kubeconfig = server.kubeconfig();
+        let mut world = World::without_gateway();
+        let kubeconfig = world.server.kubeconfig();
         let (http, https) = (format!("{ADDRESS}:80"), format!("{ADDRESS}:443"));
-        let gateway = portolan(&[
+        world.running.push(portolan(&[
             "gateway",
             "--kubeconfig",
             kubeconfig.to_str().unwrap(),
@@ -71,10 +64,24 @@ impl World {
             ADDRESS,
             "--threads",
             "2",
-        ]);
+        ]));
+        world
+    }
+
+    fn without_gateway() -> World {
+        let mut links = Links::here().unwrap();
+        links.up("lo").unwrap();
+        for address in [ADDRESS, POD] {
+            links
+                .add_address("lo", format!("{address}/32").parse().unwrap())
+                .unwrap();
+        }
+        let server = Server::start();
+        server.wait();
+        server.apply(&manifest(&[class("ours")]));
         World {
             server,
-            running: vec![gateway],
+            running: Vec::new(),
             next_port: 8100,
         }
     }

@@ -96,7 +96,7 @@ const CATALOG: &[(&str, Standing, &str)] = &[
     ("default-backend", Supported, ""),
     ("denylist-source-range", Supported, ""),
     ("disable-proxy-intercept-errors", Supported, ""),
-    ("enable-access-log", Refused, LATER),
+    ("enable-access-log", Supported, ""),
     ("enable-cors", Different, "OPTIONS without the headers of a preflight reaches the backend."),
     ("enable-global-auth", Different, "There is no global authentication: set auth-url on each Ingress."),
     ("enable-modsecurity", Refused, NO_WAF),

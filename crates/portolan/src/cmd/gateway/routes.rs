@@ -1,14 +1,24 @@
 //! `portolan gateway routes`: the table as text.
 
 use std::fmt::Write;
+use std::io::{Read, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
 
 use anyhow::Context;
 use portolan_gateway::policy::Policy;
 use portolan_gateway::server::Live;
+use portolan_gateway::tally::{Hits, Tally};
 use portolan_gateway::{Destination, Followed, Row};
 use tokio::task::JoinSet;
 
 use super::{Args, followed};
+
+/// A gateway that does not answer in this time is not there.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The longest answer that is read: some 500 000 routes.
+const ANSWER_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 /// Lists everything once and prints what becomes of it.
 #[expect(clippy::print_stdout, reason = "it is what the command is for")]
@@ -20,17 +30,46 @@ pub(super) async fn print(args: &Args) -> anyhow::Result<()> {
         .await
         .context("nothing follows the API any more")?;
     if let Some(followed) = &*listed {
-        print!("{}", text(followed));
+        print!("{}", text(followed, None));
     }
     Ok(())
 }
 
-/// One line for each route, then what is wrong, then who is not served.
-fn text(followed: &Followed) -> String {
+/// Prints what a gateway that runs says of its routes.
+#[expect(clippy::print_stdout, reason = "it is what the command is for")]
+pub(super) fn ask(of: SocketAddr) -> anyhow::Result<()> {
+    let words =
+        || format!("cannot ask {of} for its routes; it must be the --metrics-address of a gateway");
+    let mut stream = TcpStream::connect_timeout(&of, PATIENCE).with_context(words)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream
+        .write_all(b"GET /routes HTTP/1.0\r\n\r\n")
+        .with_context(words)?;
+    let mut answer = String::new();
+    stream
+        .take(ANSWER_BYTES_MAX)
+        .read_to_string(&mut answer)
+        .with_context(words)?;
+    match answer.split_once("\r\n\r\n") {
+        Some((head, body)) if head.split(' ').nth(1) == Some("200") => print!("{body}"),
+        _ => anyhow::bail!(words()),
+    }
+    Ok(())
+}
+
+/// One line for each route, with its hits where somebody has counted, then what is wrong, then who is not served.
+pub(super) fn text(followed: &Followed, tally: Option<&Tally>) -> String {
     let rows = followed.live.table.rows();
-    let mut cells =
-        vec![["HOST", "TYPE", "PATH", "BACKEND", "ENDPOINTS", "FROM"].map(str::to_owned)];
-    cells.extend(rows.iter().map(|row| line(&followed.live, row)));
+    let head = ["HOST", "TYPE", "PATH", "BACKEND", "ENDPOINTS", "FROM"];
+    let mut cells = vec![head.map(str::to_owned).to_vec()];
+    cells.extend(rows.iter().map(|row| line(&followed.live, row).to_vec()));
+    if let Some(tally) = tally {
+        let hits = |row: &Row| tally.routes.get(&row.target.origin).map_or(0, Hits::total);
+        let hits = rows.iter().map(|row| hits(row).to_string());
+        let column = std::iter::once("HITS".to_owned()).chain(hits);
+        let both = cells.iter_mut().zip(column);
+        both.for_each(|(cells, hits)| cells.insert(5, hits));
+    }
     let mut text = aligned(&cells);
     let routing = &followed.routing;
     for certificate in &routing.certificates {
@@ -111,14 +150,15 @@ fn with(policy: &Policy) -> String {
 }
 
 /// Columns that begin below each other.
-fn aligned(rows: &[[String; 6]]) -> String {
+fn aligned(rows: &[Vec<String>]) -> String {
     let width = |column: usize| {
         rows.iter()
             .map(|row| row[column].chars().count())
             .max()
             .unwrap_or(0)
     };
-    let widths: Vec<usize> = (0..6).map(width).collect();
+    let columns = rows.first().map_or(0, Vec::len);
+    let widths: Vec<usize> = (0..columns).map(width).collect();
     let mut text = String::new();
     for row in rows {
         let cells = row

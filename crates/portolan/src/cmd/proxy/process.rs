@@ -13,7 +13,7 @@ type Number = Gauge<f64, AtomicU64>;
 
 /// The measures, read anew whenever somebody asks.
 #[derive(Debug, Default)]
-pub(super) struct Process {
+pub(in crate::cmd) struct Process {
     seconds: Counter<f64, AtomicU64>,
     started: Number,
     resident: Number,
@@ -35,7 +35,7 @@ struct Read {
 
 impl Process {
     /// Of this process.
-    pub(super) fn register(registry: &mut Registry) -> Self {
+    pub(in crate::cmd) fn register(registry: &mut Registry) -> Self {
         let process = Process::default();
         let seconds = process.seconds.clone();
         let help = "User and system time of this process, in seconds";
@@ -73,7 +73,7 @@ impl Process {
     }
 
     /// Brings the measures up to date; what cannot be read stays as it was.
-    pub(super) fn tell(&self) {
+    pub(in crate::cmd) fn tell(&self) {
         let text = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
         let open = std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
         let (stat, status) = (text("/proc/self/stat"), text("/proc/self/status"));
