@@ -173,6 +173,17 @@ impl Group {
         self.under_way < UNDER_WAY_MAX
     }
 
+    /// `wanted`, unless it is out of rotation or among `tried`.
+    pub(crate) fn take(
+        &self,
+        wanted: SocketAddr,
+        now: Instant,
+        tried: &[SocketAddr],
+    ) -> Option<SocketAddr> {
+        let member = &self.members[self.find(wanted)?];
+        (!member.is_out(now) && !tried.contains(&wanted)).then_some(wanted)
+    }
+
     /// Somebody who is not among `tried`; whoever is out of rotation only if nobody else is left.
     pub(crate) fn pick(
         &mut self,

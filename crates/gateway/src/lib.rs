@@ -22,6 +22,7 @@ mod roster;
 mod route;
 pub mod server;
 mod status;
+mod sticky;
 mod table;
 pub mod tally;
 pub mod traffic;

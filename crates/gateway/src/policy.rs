@@ -206,4 +206,6 @@ pub struct Affinity {
     pub change_on_failure: bool,
     /// Whether clients stay even where others have come since.
     pub is_persistent: bool,
+    /// Whether each site that the page is within has a cookie of its own (CHIPS).
+    pub is_partitioned: bool,
 }

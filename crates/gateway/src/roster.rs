@@ -18,6 +18,8 @@ pub struct Roster {
     pub slow_start: Option<Duration>,
     slots: OnceLock<Option<Vec<u16>>>,
     hash_slots: OnceLock<Option<Vec<u16>>>,
+    /// Endpoints by what stands for them in cookies.
+    marks: OnceLock<std::collections::HashMap<String, SocketAddr>>,
 }
 
 impl Roster {
@@ -30,6 +32,7 @@ impl Roster {
             slow_start: None,
             slots: OnceLock::new(),
             hash_slots: OnceLock::new(),
+            marks: OnceLock::new(),
         }
     }
 
@@ -47,6 +50,7 @@ impl Roster {
             slow_start: seconds.map(Duration::from_secs),
             slots: OnceLock::new(),
             hash_slots: OnceLock::new(),
+            marks: OnceLock::new(),
         }
     }
 
@@ -65,6 +69,15 @@ impl Roster {
             .get_or_init(|| self.choices.slots(Balance::SourceHash));
         let hash = usize::try_from(hash).unwrap_or(usize::MAX);
         slot(slots.as_deref(), hash, self.choices.addresses.len())
+    }
+
+    /// The endpoint that this stands for, if it is still there; `mark` says what stands for an endpoint.
+    pub(crate) fn marked(&self, text: &str, mark: fn(SocketAddr) -> String) -> Option<SocketAddr> {
+        let marks = self.marks.get_or_init(|| {
+            let all = self.choices.addresses.iter();
+            all.map(|address| (mark(*address), *address)).collect()
+        });
+        marks.get(text).copied()
     }
 
     /// The hash of some bytes that decide about an endpoint: the same in every thread and every gateway.

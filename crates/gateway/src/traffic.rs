@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::{Method, StatusCode};
 
 use crate::policy::{self, Template, Upstream};
+use crate::sticky::Sticky;
 
 /// Most endpoints that are tried for one request, whatever is written: a request must not go round in a Service that is
 /// broken as a whole.
@@ -28,6 +29,8 @@ pub struct Traffic {
     pub retry: Retry,
     /// Whether connections begin with who the client is.
     pub announce: Option<Announce>,
+    /// Clients stay with their endpoint by a cookie.
+    pub sticky: Option<Sticky>,
     /// The name that an endpoint is asked for by TLS (SNI); `None` for none.
     pub tls_name: Option<String>,
 }
@@ -42,6 +45,7 @@ impl Default for Traffic {
             read_timeout: Duration::from_secs(60),
             retry: Retry::default(),
             announce: None,
+            sticky: None,
             tls_name: None,
         }
     }
@@ -69,6 +73,7 @@ impl Traffic {
             read_timeout: upstream.read_timeout.unwrap_or(own.read_timeout),
             retry: upstream.retry.as_ref().map_or(own.retry, Retry::of),
             announce: upstream.announce,
+            sticky: upstream.affinity.as_ref().map(Sticky::of),
             tls_name: upstream.tls_name.clone(),
         }
     }

@@ -146,6 +146,11 @@ impl Build<'_> {
         }
         let mut policy = context.policy(host);
         policy.rewrite = self.rewrite(context, &field, &matched);
+        if let (Some(affinity), PathMatch::Exact(path) | PathMatch::Prefix(path)) =
+            (&mut policy.upstream.affinity, &matched)
+        {
+            affinity.path.get_or_insert_with(|| path.clone());
+        }
         self.stand_in(context, &path.backend, &mut policy);
         let target = self.target(context, field, &path.backend, policy);
         self.slash(context, host, &matched, &target);

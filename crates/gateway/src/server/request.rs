@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
-use http::header::{CONNECTION, HOST, SERVER, TE};
+use http::header::{CONNECTION, HOST, SERVER, SET_COOKIE, TE};
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
@@ -24,6 +24,7 @@ use super::upstream::{Failure, Job, Ticket, Upstream};
 use super::{Live, Settings};
 use crate::host::request_host;
 use crate::path::{normalize, resolved};
+use crate::policy::cookie;
 use crate::roster::Roster;
 use crate::route::{self, Destination};
 use crate::traffic::{Spoken, Spread};
@@ -238,19 +239,34 @@ async fn forward(
         return answer::status(StatusCode::SERVICE_UNAVAILABLE, exchange.is_grpc);
     };
     let traffic = &exchange.target.traffic;
+    let sticky = traffic.sticky.as_ref();
+    let wish = sticky.map(|sticky| {
+        let given = cookie(request.headers(), &sticky.name);
+        sticky.wish(roster, given, fastrand::u128(..))
+    });
     let job = Job {
         key,
         roster,
         traffic,
         hash,
+        wanted: wish.as_ref().and_then(|wish| wish.endpoint),
         ends: (exchange.peer.client, exchange.peer.local),
     };
     serving.record.sent(key);
     match serving.upstream.send(&job, request).await {
         Ok((answer, ticket)) => {
-            serving.record.heard(ticket.endpoint(), answer.status());
+            let endpoint = ticket.endpoint();
+            serving.record.heard(endpoint, answer.status());
             let tracker = serving.record.tracker();
-            incoming(answer, ticket, traffic.read_timeout, wanted, tracker)
+            let mut answer = incoming(answer, ticket, traffic.read_timeout, wanted, tracker);
+            let random = &mut || fastrand::u128(..);
+            let told = sticky.zip(wish).and_then(|(sticky, wish)| {
+                sticky.cookie(roster, wish, endpoint, exchange.peer.tls, random)
+            });
+            if let Some(cookie) = told {
+                answer.headers_mut().append(SET_COOKIE, cookie);
+            }
+            answer
         }
         Err(failure) => answer::status(status_of(failure), exchange.is_grpc),
     }

@@ -55,6 +55,8 @@ pub(super) struct Job<'a> {
     pub(super) traffic: &'a Traffic,
     /// What it is told apart by, where endpoints are chosen by a hash.
     pub(super) hash: u64,
+    /// The endpoint that its client has had before.
+    pub(super) wanted: Option<SocketAddr>,
     /// The client, and the address that it has connected to.
     pub(super) ends: (SocketAddr, SocketAddr),
 }
@@ -164,7 +166,8 @@ impl Upstream {
             let now = Instant::now();
             let spread = job.traffic.spread.as_ref();
             let random = &mut || fastrand::u64(..);
-            let picked = group.pick(spread, job.hash, now, tried, random);
+            let wanted = job.wanted.and_then(|wanted| group.take(wanted, now, tried));
+            let picked = wanted.or_else(|| group.pick(spread, job.hash, now, tried, random));
             let endpoint = picked.ok_or(Failure::Nobody)?;
             group.begin(endpoint);
             Ok(endpoint)

@@ -14,6 +14,7 @@ mod policy;
 mod protocols;
 mod services;
 mod site;
+mod sticky;
 mod traffic;
 
 use std::collections::BTreeMap;

@@ -35,18 +35,15 @@ const SNIPPET: &str = "It is text for the configuration of nginx, which the gate
     write an Ingress all that nginx may do.";
 /// Of certificates of clients.
 const CLIENT_CERTIFICATE: &str = "Certificates of clients are not asked for.";
-/// Of annotations that are read and not carried out yet.
-const LATER: &str =
-    "The gateway does not carry it out yet; see docs/gateway.md for what it does instead.";
 /// Of annotations for connections to auth-url.
 const JUDGE_CONNECTIONS: &str = "Nothing is to be done: each question has a connection of its own.";
 
 /// Name, standing, and words: for `Different` what differs, for `Refused` why, and what to use.
 #[rustfmt::skip]
 const CATALOG: &[(&str, Standing, &str)] = &[
-    ("affinity", Refused, LATER),
+    ("affinity", Supported, ""),
     ("affinity-canary-behavior", Different, "A canary is chosen anew for each request, as with legacy; set a cookie with canary-by-cookie for clients that must stay."),
-    ("affinity-mode", Refused, LATER),
+    ("affinity-mode", Supported, ""),
     ("allowlist-source-range", Supported, ""),
     ("app-root", Supported, ""),
     ("auth-always-set-cookie", Different, "Cookies of auth-url reach the client with its refusals only."),
@@ -157,16 +154,16 @@ const CATALOG: &[(&str, Standing, &str)] = &[
     ("server-alias", Different, "It is for the rules of this Ingress, and not for those of others with the same host."),
     ("server-snippet", Refused, SNIPPET),
     ("service-upstream", Different, "Requests go straight to the endpoints, whose changes lose no request."),
-    ("session-cookie-change-on-failure", Refused, LATER),
-    ("session-cookie-conditional-samesite-none", Refused, LATER),
-    ("session-cookie-domain", Refused, LATER),
-    ("session-cookie-expires", Refused, LATER),
-    ("session-cookie-max-age", Refused, LATER),
-    ("session-cookie-name", Refused, LATER),
-    ("session-cookie-partitioned", Refused, "The attribute Partitioned is not written."),
-    ("session-cookie-path", Refused, LATER),
-    ("session-cookie-samesite", Refused, LATER),
-    ("session-cookie-secure", Refused, LATER),
+    ("session-cookie-change-on-failure", Supported, ""),
+    ("session-cookie-conditional-samesite-none", Different, "SameSite is written for every browser: those that misread None are from before 2020."),
+    ("session-cookie-domain", Supported, ""),
+    ("session-cookie-expires", Different, "It is written as Max-Age; session-cookie-max-age counts where both are set."),
+    ("session-cookie-max-age", Supported, ""),
+    ("session-cookie-name", Supported, ""),
+    ("session-cookie-partitioned", Supported, ""),
+    ("session-cookie-path", Supported, ""),
+    ("session-cookie-samesite", Supported, ""),
+    ("session-cookie-secure", Supported, ""),
     ("ssl-ciphers", Refused, "TLS 1.2 and 1.3 are spoken with the ciphers of rustls, all of which are strong."),
     ("ssl-passthrough", Refused, "TLS ends at the gateway: give the backend a Service of type LoadBalancer, or backend-protocol HTTPS."),
     ("ssl-prefer-server-ciphers", Different, "Nothing is to be done: there are no weak ciphers to choose."),

@@ -238,12 +238,12 @@ fn affinity(reader: &mut Reader<'_>) -> Option<Affinity> {
             return None;
         }
     }
-    let text = |reader: &Reader<'_>, name| reader.text(name).map(str::to_owned);
     let fine = |name: &String| {
         name.chars()
             .all(|c| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c))
     };
-    let name = text(reader, "session-cookie-name").unwrap_or_else(|| "INGRESSCOOKIE".to_owned());
+    let name = reader.text("session-cookie-name").map(str::to_owned);
+    let name = name.unwrap_or_else(|| "INGRESSCOOKIE".to_owned());
     let is_fine = fine(&name);
     if !is_fine {
         reader.wrong(
@@ -258,16 +258,50 @@ fn affinity(reader: &mut Reader<'_>) -> Option<Affinity> {
             true => name,
             false => "INGRESSCOOKIE".to_owned(),
         },
-        path: text(reader, "session-cookie-path"),
-        domain: text(reader, "session-cookie-domain"),
+        path: attribute(reader, "session-cookie-path"),
+        domain: attribute(reader, "session-cookie-domain"),
         max_age: max_age.or(expires),
-        same_site: text(reader, "session-cookie-samesite"),
+        same_site: same_site(reader),
         secure: reader.flag("session-cookie-secure"),
         change_on_failure: reader
             .flag("session-cookie-change-on-failure")
             .unwrap_or(false),
-        is_persistent: reader.text("affinity-mode") == Some("persistent"),
+        is_persistent: is_persistent(reader),
+        is_partitioned: reader.flag("session-cookie-partitioned").unwrap_or(false),
     })
+}
+
+/// What can stand in an attribute of a cookie (RFC 6265 section 4.1.1).
+fn attribute(reader: &mut Reader<'_>, name: &str) -> Option<String> {
+    let text = reader.text(name)?;
+    let is_fine = text.bytes().all(|b| b.is_ascii_graphic() && b != b';');
+    if !is_fine {
+        reader.wrong(name, "It has a blank, a semicolon or a letter that cookies cannot have; it is left out.");
+    }
+    is_fine.then(|| text.to_owned())
+}
+
+fn same_site(reader: &mut Reader<'_>) -> Option<String> {
+    let text = reader.text("session-cookie-samesite")?;
+    let known = ["None", "Lax", "Strict"];
+    let found = known.into_iter().find(|known| known.eq_ignore_ascii_case(text));
+    if found.is_none() {
+        let words = "It must be \"None\", \"Lax\" or \"Strict\"; it is left out.";
+        reader.wrong("session-cookie-samesite", words);
+    }
+    found.map(str::to_owned)
+}
+
+fn is_persistent(reader: &mut Reader<'_>) -> bool {
+    match reader.text("affinity-mode").unwrap_or("balanced") {
+        "balanced" => false,
+        "persistent" => true,
+        _ => {
+            let words = "It must be \"balanced\" or \"persistent\"; balanced is taken.";
+            reader.wrong("affinity-mode", words);
+            false
+        }
+    }
 }
 
 /// nginx' words (`proxy_next_upstream`): its default is `error timeout`, three tries.
