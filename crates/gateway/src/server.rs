@@ -52,7 +52,7 @@ pub struct Live {
 }
 
 /// Where and how to serve.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Config {
     /// Addresses for HTTP/1.
     pub http: Vec<SocketAddr>,
@@ -62,6 +62,9 @@ pub struct Config {
     pub threads: usize,
     /// What else an operator may choose.
     pub settings: Settings,
+    /// Sockets that another process has listened at; those at the addresses above are used instead of new ones, and
+    /// whoever waits at them is served. The second part says whether clients speak TLS there.
+    pub sockets: Vec<(TcpListener, bool)>,
 }
 
 /// What an operator may choose about requests and connections.
@@ -133,9 +136,12 @@ pub struct Server {
     live: Arc<ArcSwap<Live>>,
     stop: CancellationToken,
     leave: CancellationToken,
+    rest: CancellationToken,
     threads: Vec<JoinHandle<()>>,
     http: Vec<SocketAddr>,
     https: Vec<SocketAddr>,
+    /// The same sockets as the threads have, for whoever comes after us.
+    sockets: Vec<(TcpListener, bool)>,
     observer: Observer,
 }
 
@@ -185,12 +191,12 @@ struct Entrance {
 
 impl Server {
     /// Takes its addresses and begins to serve; every request is answered with 404 until [`Server::swap`].
-    pub fn start(config: &Config) -> Result<Server, ServerError> {
+    pub fn start(config: Config) -> Result<Server, ServerError> {
         Server::start_with(config, Live::default())
     }
 
     /// The same, and the first request is served by this.
-    pub fn start_with(config: &Config, live: Live) -> Result<Server, ServerError> {
+    pub fn start_with(mut config: Config, live: Live) -> Result<Server, ServerError> {
         let live = Arc::new(ArcSwap::from_pointee(live));
         let stop = CancellationToken::new();
         let acceptor = certificate::acceptor(Arc::clone(&live)).map_err(ServerError::Tls)?;
@@ -200,9 +206,11 @@ impl Server {
             live,
             stop,
             leave: CancellationToken::new(),
+            rest: CancellationToken::new(),
             threads: Vec::new(),
             http: Vec::new(),
             https: Vec::new(),
+            sockets: Vec::new(),
             observer: Observer {
                 threads: Vec::new(),
                 access_log: settings.access_log.clone(),
@@ -215,14 +223,14 @@ impl Server {
         for (mut address, is_tls) in
             wanted.chain(config.https.iter().map(|address| (*address, true)))
         {
-            for entrances in &mut entrances {
-                let listener =
-                    bind(address).map_err(|source| ServerError::Bind { address, source })?;
-                // Port 0 becomes a number with the first socket; the other threads share that one.
-                address = listener
-                    .local_addr()
-                    .map_err(|source| ServerError::Bind { address, source })?;
-                entrances.push(Entrance {
+            let failed = |source| ServerError::Bind { address, source };
+            let inherited = inherited(&mut config.sockets, address, is_tls);
+            let listeners = listeners(address, threads, inherited).map_err(failed)?;
+            for (index, listener) in listeners.into_iter().enumerate() {
+                address = listener.local_addr().map_err(failed)?;
+                let copy = listener.try_clone().map_err(failed)?;
+                server.sockets.push((copy, is_tls));
+                entrances[index % threads].push(Entrance {
                     listener,
                     tls: is_tls,
                 });
@@ -245,6 +253,7 @@ impl Server {
                 acceptor: acceptor.clone(),
                 stop: server.stop.clone(),
                 leave: server.leave.clone(),
+                rest: server.rest.clone(),
                 common: Arc::clone(&common),
                 settings: Arc::clone(&settings),
                 tls: tls.clone(),
@@ -273,6 +282,20 @@ impl Server {
         self.leave.cancel();
     }
 
+    /// Its sockets, and whether clients speak TLS there, for a server that takes over.
+    pub fn sockets(&self) -> io::Result<Vec<(TcpListener, bool)>> {
+        let copies = self.sockets.iter();
+        let copies = copies.map(|(socket, is_tls)| Ok((socket.try_clone()?, *is_tls)));
+        copies.collect()
+    }
+
+    /// Takes no more connections, because somebody else does at the same sockets; those that are there are served on.
+    pub fn rest(&mut self) {
+        self.leave.cancel();
+        self.rest.cancel();
+        self.sockets.clear();
+    }
+
     /// Where HTTP/1 is served.
     pub fn http(&self) -> &[SocketAddr] {
         &self.http
@@ -286,6 +309,7 @@ impl Server {
     /// Takes no more connections, lets requests that are under way finish for a while, and returns.
     pub fn stop(mut self) {
         self.stop.cancel();
+        self.sockets.clear();
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {
                 tracing::error!("a thread of the gateway has panicked");
@@ -298,6 +322,42 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.stop.cancel();
     }
+}
+
+/// Takes those of the sockets that somebody has listened with at this address.
+fn inherited(
+    sockets: &mut Vec<(TcpListener, bool)>,
+    address: SocketAddr,
+    is_tls: bool,
+) -> Vec<TcpListener> {
+    let is_it = |(socket, tls): &(TcpListener, bool)| {
+        *tls == is_tls && socket.local_addr().is_ok_and(|at| at == address)
+    };
+    let (these, others) = std::mem::take(sockets).into_iter().partition(is_it);
+    *sockets = others;
+    let these: Vec<(TcpListener, bool)> = these;
+    these.into_iter().map(|(socket, _)| socket).collect()
+}
+
+/// Sockets for so many threads at least. Those of a process before are all used, because clients wait at each of them:
+/// threads have several then, or share one.
+fn listeners(
+    mut address: SocketAddr,
+    threads: usize,
+    inherited: Vec<TcpListener>,
+) -> io::Result<Vec<TcpListener>> {
+    let mut all = inherited;
+    let count = all.len();
+    for index in all.len()..threads {
+        let next = match count {
+            0 => bind(address)?,
+            count => all[index % count].try_clone()?,
+        };
+        // Port 0 becomes a number with the first socket; the others share that one.
+        address = next.local_addr()?;
+        all.push(next);
+    }
+    Ok(all)
 }
 
 fn bind(address: SocketAddr) -> io::Result<TcpListener> {

@@ -184,7 +184,9 @@ mod tests {
         for drawn in 0..200 {
             let wish = sticky.wish(&five, None, drawn);
             let first = wish.endpoint.unwrap();
-            let cookie = sticky.cookie(&five, wish, first, false, &mut count()).unwrap();
+            let cookie = sticky
+                .cookie(&five, wish, first, false, &mut count())
+                .unwrap();
             let value = value(&cookie);
             assert_eq!(
                 cookie.to_str().unwrap(),
@@ -204,7 +206,9 @@ mod tests {
         let (sticky, two) = (sticky(true, false), Roster::of([at(1), at(2)]));
         let wish = sticky.wish(&two, None, 0);
         assert_eq!(wish.endpoint, None);
-        let cookie = sticky.cookie(&two, wish, at(2), true, &mut count()).unwrap();
+        let cookie = sticky
+            .cookie(&two, wish, at(2), true, &mut count())
+            .unwrap();
         assert!(cookie.to_str().unwrap().ends_with("; SameSite=Lax; Secure"));
         let value = value(&cookie);
         assert!(!value.contains("10.1"));
@@ -212,7 +216,11 @@ mod tests {
         assert_eq!(sticky.wish(&more, Some(&value), 0).endpoint, Some(at(2)));
         let gone = sticky.wish(&Roster::of([at(1)]), Some(&value), 0);
         assert_eq!(gone.endpoint, None);
-        assert!(sticky.cookie(&more, gone, at(1), true, &mut count()).is_some());
+        assert!(
+            sticky
+                .cookie(&more, gone, at(1), true, &mut count())
+                .is_some()
+        );
     }
 
     #[test]
@@ -229,7 +237,9 @@ mod tests {
             let other = if own == at(1) { at(2) } else { at(1) };
             let told = stays.cookie(&five, wish.clone(), other, false, &mut count());
             assert_eq!(told, None);
-            let told = goes.cookie(&five, wish, other, false, &mut count()).unwrap();
+            let told = goes
+                .cookie(&five, wish, other, false, &mut count())
+                .unwrap();
             let next = goes.wish(&five, Some(&value(&told)), 0);
             assert_eq!(next.endpoint, Some(other));
         }

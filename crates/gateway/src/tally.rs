@@ -93,7 +93,10 @@ impl Cells {
     fn read(&self) -> Hits {
         let mut hits = Hits::default();
         for (status, count) in self.statuses.iter().zip(&self.counts) {
-            match (status.load(Ordering::Relaxed), count.load(Ordering::Relaxed)) {
+            match (
+                status.load(Ordering::Relaxed),
+                count.load(Ordering::Relaxed),
+            ) {
                 (0, _) | (_, 0) => {}
                 (status, count) => hits.statuses.push((status, count)),
             }

@@ -29,8 +29,8 @@ use super::client_io::ClientIo;
 use super::filters::Common;
 use super::headers;
 use super::limits::{
-    ACCEPT_PAUSE, CONNECTION_WINDOW, HEAD_BYTES_MAX, HEADERS_MAX, IDLE_LOOK,
-    RESETS_OWN_MAX, RESETS_PENDING_MAX, SEND_BYTES_MAX, STREAM_WINDOW, STREAMS_MAX,
+    ACCEPT_PAUSE, CONNECTION_WINDOW, HEAD_BYTES_MAX, HEADERS_MAX, IDLE_LOOK, RESETS_OWN_MAX,
+    RESETS_PENDING_MAX, SEND_BYTES_MAX, STREAM_WINDOW, STREAMS_MAX,
 };
 use super::record::{Record, Recorded};
 use super::request::{Peer, Serving, handle};
@@ -47,6 +47,8 @@ pub(super) struct Worker {
     pub(super) stop: CancellationToken,
     /// Set when clients are to go elsewhere, some time before `stop`.
     pub(super) leave: CancellationToken,
+    /// Set when somebody else takes the connections.
+    pub(super) rest: CancellationToken,
     pub(super) common: Arc<Common>,
     pub(super) settings: Arc<Settings>,
     pub(super) tls: Tls,
@@ -130,15 +132,17 @@ async fn forget(shared: Rc<Shared>) {
 }
 
 async fn take(shared: Rc<Shared>, listener: TcpListener, tls: bool) {
-    let stop = shared.worker.stop.clone();
+    let (stop, rest) = (&shared.worker.stop, &shared.worker.rest);
     loop {
         let permit = tokio::select! {
             permit = Arc::clone(&shared.room).acquire_owned() => permit,
             () = stop.cancelled() => return,
+            () = rest.cancelled() => return,
         };
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = stop.cancelled() => return,
+            () = rest.cancelled() => return,
         };
         let (stream, client) = match accepted {
             Ok(accepted) => accepted,

@@ -42,8 +42,9 @@ fn serve_with(threads: usize, settings: Settings) -> Server {
         https: vec![any],
         threads,
         settings,
+        sockets: Vec::new(),
     };
-    Server::start(&config).unwrap()
+    Server::start(config).unwrap()
 }
 
 /// What an Ingress with these rules makes of Service `web` with these endpoints.

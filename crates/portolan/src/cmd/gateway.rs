@@ -5,11 +5,12 @@
 //! ```
 
 mod check;
+mod handover;
 mod pages;
 mod routes;
 mod tell;
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -22,10 +23,16 @@ use portolan_gateway::server::{
     AccessLog, Config, Format, FormatError, Identity, Server, Settings,
 };
 use portolan_gateway::{Followed, ObjectName, World, follow};
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{oneshot, watch};
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
+
+use handover::{Role, Taken};
+
+/// When somebody else has our sockets, clients have so long to hear with an answer that they shall connect anew, before
+/// connections that are idle are closed.
+const REST: Duration = Duration::from_secs(5);
 
 /// Arguments of `portolan gateway`.
 #[derive(clap::Args)]
@@ -66,6 +73,9 @@ pub struct Args {
     /// When it stops, requests and upgraded connections that are under way have so many seconds.
     #[arg(long, default_value_t = 30)]
     drain_seconds: u64,
+    /// Take the sockets over from the gateway that runs with the same path, which ends then without losing a connection.
+    #[arg(long, value_name = "PATH")]
+    handover_socket: Option<PathBuf>,
     /// Threads that serve [default: one for each processor].
     #[arg(long)]
     threads: Option<usize>,
@@ -152,6 +162,54 @@ impl Args {
         })
     }
 
+    /// Gives the sockets to whoever asks for them, where that is wanted.
+    fn give(
+        &self,
+        server: &Server,
+        pages: Option<&TcpListener>,
+    ) -> anyhow::Result<Option<oneshot::Receiver<()>>> {
+        let Some(path) = &self.handover_socket else {
+            return Ok(None);
+        };
+        let sockets = server.sockets()?.into_iter();
+        let role = |is_tls| if is_tls { Role::Https } else { Role::Http };
+        let mut sockets: Vec<_> = sockets.map(|(socket, tls)| (role(tls), socket)).collect();
+        if let Some(pages) = pages {
+            sockets.push((Role::Pages, pages.try_clone()?));
+        }
+        handover::give(path.clone(), sockets).map(Some)
+    }
+
+    /// Where and how to serve, with the sockets that were taken over.
+    fn config(&self, mut taken: Option<&mut Taken>) -> anyhow::Result<Config> {
+        let threads = self.threads;
+        let mut sockets = Vec::new();
+        for (role, is_tls) in [(Role::Http, false), (Role::Https, true)] {
+            let these = taken.as_mut().map(|taken| taken.take(role));
+            let these = these.into_iter().flatten();
+            sockets.extend(these.map(|socket| (socket, is_tls)));
+        }
+        Ok(Config {
+            http: self.http.clone(),
+            https: self.https.clone(),
+            threads: threads
+                .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)),
+            settings: self.settings()?,
+            sockets,
+        })
+    }
+
+    /// The socket for operators: that of the gateway before, if it is at the same address.
+    fn pages(&self, taken: Option<&mut Taken>) -> anyhow::Result<Option<TcpListener>> {
+        let Some(address) = self.metrics_address else {
+            return Ok(None);
+        };
+        let taken = taken.map(|taken| taken.take(Role::Pages));
+        let mut taken = taken.into_iter().flatten();
+        let same = taken.find(|socket| socket.local_addr().is_ok_and(|at| at == address));
+        same.map_or_else(|| pages::listen(address), Ok).map(Some)
+    }
+
     fn options(&self) -> Options {
         Options {
             controller: self.controller.clone(),
@@ -202,65 +260,141 @@ async fn followed(
 }
 
 async fn serve(args: Args) -> anyhow::Result<()> {
-    let (mut terminate, mut interrupt) = (
-        signal(SignalKind::terminate())?,
-        signal(SignalKind::interrupt())?,
-    );
-    let config = Config {
-        http: args.http.clone(),
-        https: args.https.clone(),
-        threads: args
-            .threads
-            .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)),
-        settings: args.settings()?,
+    let mut signals = Signals {
+        terminate: signal(SignalKind::terminate())?,
+        interrupt: signal(SignalKind::interrupt())?,
     };
+    let mut taken = match &args.handover_socket {
+        Some(path) => handover::take(path)?,
+        None => None,
+    };
+    let config = args.config(taken.as_mut())?;
+    let listener = args.pages(taken.as_mut())?;
     let mut tasks = JoinSet::new();
     let (client, mut followed) = followed(&args, &mut tasks).await?;
+    let state = pages::State::new(followed.clone());
+    let copy = listener.as_ref().map(TcpListener::try_clone).transpose()?;
+    let mut pages = None;
+    // As long as another gateway serves, it answers operators, too.
+    if taken.is_none() {
+        pages = listener.map(|listener| tokio::spawn(pages::serve(listener, state.clone())));
+    }
     // Before everything has been listed, 404 would not be true: whoever asks then finds nobody, and asks another gateway.
     let first = tokio::select! {
         first = followed.wait_for(Option::is_some) => first.map(|first| first.clone()),
-        _ = terminate.recv() => return Ok(()),
-        _ = interrupt.recv() => return Ok(()),
+        _ = signals.terminate.recv() => return Ok(()),
+        _ = signals.interrupt.recv() => return Ok(()),
     };
     let first = first.context("nothing follows the API any more")?;
     let live = first.map(|first| first.live).unwrap_or_default();
-    let server = Server::start_with(&config, live)?;
+    let server = Server::start_with(config, live)?;
     tracing::info!(http = ?server.http(), https = ?server.https(), "the gateway serves");
     let mut told = followed.clone();
     told.mark_changed();
     tasks.spawn(tell::tell(client, told, args.status_address.clone()));
-    let state = pages::State::new(server.observer(), followed.clone());
-    let pages = args.metrics_address.map(pages::listen).transpose()?;
-    let pages = pages.map(|listener| tokio::spawn(pages::serve(listener, state.clone())));
-    let mut leaves_at = None;
-    loop {
-        tokio::select! {
-            changed = followed.changed() => {
-                changed.context("nothing follows the API any more")?;
-                if let Some(followed) = &*followed.borrow_and_update() {
-                    server.swap(followed.live.clone());
+    state.serve(server.observer());
+    let given = args.give(&server, copy.as_ref())?;
+    if let Some(taken) = taken {
+        pages = copy.map(|listener| tokio::spawn(pages::serve(listener, state.clone())));
+        let ready = taken.ready();
+        ready.context("the gateway whose sockets these are does not go")?;
+        tracing::info!("the sockets are taken over");
+    }
+    let mut running = Running {
+        server,
+        state,
+        pages,
+        given,
+    };
+    let lameduck = Duration::from_secs(args.lameduck_seconds);
+    let result = running.until_told(signals, followed, lameduck).await;
+    tasks.shutdown().await;
+    running.stop().await?;
+    result
+}
+
+/// Who may end the gateway.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+/// A gateway that serves.
+struct Running {
+    server: Server,
+    state: pages::State,
+    pages: Option<JoinHandle<()>>,
+    /// Hears when another gateway serves at our sockets.
+    given: Option<oneshot::Receiver<()>>,
+}
+
+impl Running {
+    /// Serves by what is followed, until it is time to stop.
+    async fn until_told(
+        &mut self,
+        mut signals: Signals,
+        mut followed: watch::Receiver<Option<Followed>>,
+        lameduck: Duration,
+    ) -> anyhow::Result<()> {
+        let mut leaves_at = None;
+        loop {
+            tokio::select! {
+                changed = followed.changed() => {
+                    changed.context("nothing follows the API any more")?;
+                    if let Some(followed) = &*followed.borrow_and_update() {
+                        self.server.swap(followed.live.clone());
+                    }
                 }
+                // The second one is in a hurry.
+                _ = signals.terminate.recv() => match leaves_at {
+                    Some(_) => return Ok(()),
+                    None => {
+                        tracing::info!(?lameduck, "the gateway is about to stop");
+                        self.state.leave();
+                        self.server.leave();
+                        leaves_at = Some(Instant::now() + lameduck);
+                    }
+                },
+                is_served = taken_over(&mut self.given) => {
+                    self.given = None;
+                    if is_served {
+                        tracing::info!("another gateway serves at these sockets");
+                        self.rest();
+                        leaves_at = Some(Instant::now() + REST);
+                    }
+                }
+                () = until(leaves_at) => return Ok(()),
+                _ = signals.interrupt.recv() => return Ok(()),
             }
-            // The second one is in a hurry.
-            _ = terminate.recv(), if leaves_at.is_none() => {
-                tracing::info!(seconds = args.lameduck_seconds, "the gateway is about to stop");
-                state.leave();
-                server.leave();
-                leaves_at = Some(Instant::now() + Duration::from_secs(args.lameduck_seconds));
-            }
-            () = until(leaves_at) => break,
-            _ = terminate.recv(), if leaves_at.is_some() => break,
-            _ = interrupt.recv() => break,
         }
     }
-    state.leave();
-    tasks.shutdown().await;
-    // Operators see what is still under way.
-    let stopped = tokio::task::spawn_blocking(|| server.stop()).await;
-    if let Some(pages) = pages {
-        pages.abort();
+
+    fn rest(&mut self) {
+        self.state.leave();
+        if let Some(pages) = self.pages.take() {
+            pages.abort();
+        }
+        self.server.rest();
     }
-    stopped.context("the gateway has not stopped as it should")
+
+    /// Waits for what is under way; operators see it meanwhile.
+    async fn stop(self) -> anyhow::Result<()> {
+        self.state.leave();
+        let server = self.server;
+        let stopped = tokio::task::spawn_blocking(|| server.stop()).await;
+        if let Some(pages) = self.pages {
+            pages.abort();
+        }
+        stopped.context("the gateway has not stopped as it should")
+    }
+}
+
+/// Ends when another gateway serves at our sockets (true), or none ever will (false).
+async fn taken_over(given: &mut Option<oneshot::Receiver<()>>) -> bool {
+    match given {
+        Some(given) => given.await.is_ok(),
+        None => std::future::pending().await,
+    }
 }
 
 /// Ends at a time, or never.

@@ -276,7 +276,10 @@ fn attribute(reader: &mut Reader<'_>, name: &str) -> Option<String> {
     let text = reader.text(name)?;
     let is_fine = text.bytes().all(|b| b.is_ascii_graphic() && b != b';');
     if !is_fine {
-        reader.wrong(name, "It has a blank, a semicolon or a letter that cookies cannot have; it is left out.");
+        reader.wrong(
+            name,
+            "It has a blank, a semicolon or a letter that cookies cannot have; it is left out.",
+        );
     }
     is_fine.then(|| text.to_owned())
 }
@@ -284,7 +287,9 @@ fn attribute(reader: &mut Reader<'_>, name: &str) -> Option<String> {
 fn same_site(reader: &mut Reader<'_>) -> Option<String> {
     let text = reader.text("session-cookie-samesite")?;
     let known = ["None", "Lax", "Strict"];
-    let found = known.into_iter().find(|known| known.eq_ignore_ascii_case(text));
+    let found = known
+        .into_iter()
+        .find(|known| known.eq_ignore_ascii_case(text));
     if found.is_none() {
         let words = "It must be \"None\", \"Lax\" or \"Strict\"; it is left out.";
         reader.wrong("session-cookie-samesite", words);

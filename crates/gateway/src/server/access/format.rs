@@ -242,7 +242,9 @@ impl Line {
     ) -> Line {
         let headers = request.headers();
         let needs = |wanted| format.parts.iter().any(|(_, of)| *of == wanted);
-        let user = needs(Variable::User).then(|| credentials(headers)).flatten();
+        let user = needs(Variable::User)
+            .then(|| credentials(headers))
+            .flatten();
         let named = format.headers.iter().map(|name| match *name {
             // HTTP/2 has it in the target.
             HOST => headers.get(HOST).cloned().or_else(|| authority(request)),
@@ -285,9 +287,16 @@ fn authority(request: &Request<Incoming>) -> Option<HeaderValue> {
 /// Bytes of the head as HTTP/1.1 writes it, and of the body as far as its length is told.
 fn length(request: &Request<Incoming>) -> usize {
     let headers: &HeaderMap = request.headers();
-    let fields = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4);
-    let target = request.uri().path_and_query().map_or(1, |rest| rest.as_str().len());
-    let body = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok());
+    let fields = headers
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len() + 4);
+    let target = request
+        .uri()
+        .path_and_query()
+        .map_or(1, |rest| rest.as_str().len());
+    let body = headers
+        .get(CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok());
     let body: usize = body.and_then(|text| text.parse().ok()).unwrap_or(0);
     let line = request.method().as_str().len() + target + " HTTP/1.1\r\n".len() + 1;
     (fields.sum::<usize>() + line + 2).saturating_add(body)
@@ -329,17 +338,26 @@ fn value<'a>(variable: Variable, line: &'a Line, outcome: &'a Outcome<'_>) -> Va
     let endpoint = outcome.endpoint.as_ref();
     match variable {
         Variable::TimeIso => owned(format!("{:.3}", Timestamp::now())),
-        Variable::TimeLocal => owned(Timestamp::now().strftime("%d/%b/%Y:%H:%M:%S +0000").to_string()),
+        Variable::TimeLocal => owned(
+            Timestamp::now()
+                .strftime("%d/%b/%Y:%H:%M:%S +0000")
+                .to_string(),
+        ),
         Variable::TimeSeconds => Value::Parts(Timestamp::now().as_millisecond() as f64 / 1000.0),
         Variable::Client => {
-            let ip = outcome.client.unwrap_or_else(|| line.peer.client.ip().to_canonical());
+            let ip = outcome
+                .client
+                .unwrap_or_else(|| line.peer.client.ip().to_canonical());
             owned(ip.to_string())
         }
         Variable::Peer => owned(line.peer.client.ip().to_canonical().to_string()),
         Variable::User => maybe(line.user.as_deref()),
-        Variable::Request => {
-            owned(format!("{} {} {}", line.method, line.target(), line.protocol()))
-        }
+        Variable::Request => owned(format!(
+            "{} {} {}",
+            line.method,
+            line.target(),
+            line.protocol()
+        )),
         Variable::RequestBytes => Value::Whole(line.head_bytes as u64),
         Variable::RequestId => line.id.as_ref().map_or(Value::Missing, header),
         Variable::Method => text(line.method.as_str()),
@@ -501,7 +519,10 @@ mod tests {
         let text = Format::json().line(&line(), &outcome());
         let value: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!(value["took_ms"], 1.5);
-        assert_eq!((&value["route"], &value["whole"]), (&serde_json::Value::Null, &true.into()));
+        assert_eq!(
+            (&value["route"], &value["whole"]),
+            (&serde_json::Value::Null, &true.into())
+        );
         let own = Format::parse("{\"a\": \"$http_x $http_y\", \"n\": $status}").unwrap();
         let text = own.line(&line(), &outcome());
         let value: serde_json::Value = serde_json::from_str(&text).unwrap();

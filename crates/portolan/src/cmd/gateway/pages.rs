@@ -4,8 +4,8 @@ mod nginx;
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use anyhow::Context;
 use bytes::Bytes;
@@ -33,18 +33,24 @@ const INGRESSES_MAX: usize = 1000;
 /// What is told; cheap to copy.
 #[derive(Clone)]
 pub(super) struct State {
-    observer: Observer,
+    /// Set once the gateway serves.
+    observer: Arc<OnceLock<Observer>>,
     followed: watch::Receiver<Option<Followed>>,
     is_leaving: Arc<AtomicBool>,
 }
 
 impl State {
-    pub(super) fn new(observer: Observer, followed: watch::Receiver<Option<Followed>>) -> State {
+    pub(super) fn new(followed: watch::Receiver<Option<Followed>>) -> State {
         State {
-            observer,
+            observer: Arc::default(),
             followed,
             is_leaving: Arc::default(),
         }
+    }
+
+    /// From now on, this can be seen.
+    pub(super) fn serve(&self, observer: Observer) {
+        let _ = self.observer.set(observer);
     }
 
     /// From now on, it says that it does not serve.
@@ -76,20 +82,22 @@ pub(super) async fn serve(listener: TcpListener, state: State) {
 fn answer(path: &str, state: &State) -> Response<Full<Bytes>> {
     const TEXT: &str = "text/plain; charset=utf-8";
     let followed = state.followed.borrow();
+    let observer = state.observer.get();
     let unready = || reply(StatusCode::SERVICE_UNAVAILABLE, TEXT, "not ready\n".into());
-    match (path, &*followed) {
-        ("/healthz", _) => reply(StatusCode::OK, TEXT, "ok\n".into()),
-        ("/readyz", Some(_)) if !state.is_leaving.load(Ordering::Relaxed) => {
+    match (path, observer, &*followed) {
+        ("/healthz", ..) => reply(StatusCode::OK, TEXT, "ok\n".into()),
+        ("/readyz", Some(_), _) if !state.is_leaving.load(Ordering::Relaxed) => {
             reply(StatusCode::OK, TEXT, "ok\n".into())
         }
-        ("/readyz", _) | ("/routes", None) => unready(),
-        ("/routes", Some(followed)) => {
-            let text = routes::text(followed, Some(&state.observer.tally()));
+        ("/routes", Some(observer), Some(followed)) => {
+            let text = routes::text(followed, Some(&observer.tally()));
             reply(StatusCode::OK, TEXT, text)
         }
-        ("/metrics", followed) => {
+        ("/readyz" | "/routes", ..) => unready(),
+        ("/metrics", observer, followed) => {
             let kind = "text/plain; version=0.0.4; charset=utf-8";
-            let text = metrics(&state.observer, followed.as_ref());
+            let observer = observer.cloned().unwrap_or_default();
+            let text = metrics(&observer, followed.as_ref());
             reply(StatusCode::OK, kind, text)
         }
         _ => reply(StatusCode::NOT_FOUND, TEXT, "404 page not found\n".into()),

@@ -1,9 +1,12 @@
 //! How a gateway is watched, and how it ends.
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use nix::sys::signal::kill;
@@ -21,7 +24,7 @@ fn gateway(world: &World, more: &[&str], output: &Path) -> Running {
     let mut command = Command::new(env!("CARGO_BIN_EXE_portolan"));
     command
         .args(["gateway", "--kubeconfig", kubeconfig.to_str().unwrap()])
-        .args(["--http", &http, "--https", "127.0.0.1:0", "--threads", "2"])
+        .args(["--http", &http, "--https", "127.0.0.1:0"])
         .args(more)
         .stdout(File::create(output).unwrap())
         .stderr(Stdio::null());
@@ -114,7 +117,14 @@ fn a_gateway_tells_what_it_does_and_leaves_when_it_is_told() {
         until_or(|| page("/readyz").0 == "503", || page("/readyz").0);
         assert_eq!(page("/healthz").0, "200");
         let output = Command::new("curl")
-            .args(["--silent", "--include", "--noproxy", "*", "--max-time", "10"])
+            .args([
+                "--silent",
+                "--include",
+                "--noproxy",
+                "*",
+                "--max-time",
+                "10",
+            ])
             .args(["--header", "Host: a.com", &format!("http://{ADDRESS}/")])
             .output()
             .unwrap();
@@ -123,5 +133,121 @@ fn a_gateway_tells_what_it_does_and_leaves_when_it_is_told() {
         assert!(answer.contains("\r\nconnection: close\r\n"), "{answer}");
         signal(&gateway, Signal::SIGTERM);
         assert!(gateway.0.wait().unwrap().success());
+    });
+}
+
+/// Clients that ask all the time, until they are told to stop.
+struct Load {
+    is_over: Arc<AtomicBool>,
+    clients: Vec<JoinHandle<(usize, Vec<String>)>>,
+}
+
+impl Load {
+    /// Some with a connection for each request, some that keep theirs for as long as the gateway lets them.
+    fn start() -> Load {
+        let is_over = Arc::<AtomicBool>::default();
+        let clients = (0..4).map(|number| {
+            let is_over = Arc::clone(&is_over);
+            std::thread::spawn(move || {
+                let (mut done, mut failed) = (0, Vec::new());
+                let mut kept = None;
+                while !is_over.load(Ordering::Relaxed) {
+                    match ask(&mut kept, number % 2 == 0) {
+                        Ok(()) => done += 1,
+                        Err(words) => failed.push(words),
+                    }
+                }
+                (done, failed)
+            })
+        });
+        Load {
+            clients: clients.collect(),
+            is_over,
+        }
+    }
+
+    /// How many requests were answered, and what has become of the others.
+    fn stop(self) -> (usize, Vec<String>) {
+        self.is_over.store(true, Ordering::Relaxed);
+        let mut all = (0, Vec::new());
+        for client in self.clients {
+            let (done, failed) = client.join().unwrap();
+            all.0 += done;
+            all.1.extend(failed);
+        }
+        all
+    }
+}
+
+/// One request, over the connection that was kept or a new one.
+fn ask(kept: &mut Option<BufReader<TcpStream>>, keeps: bool) -> Result<(), String> {
+    let told = |what: &str| move |error: std::io::Error| format!("{what}: {error}");
+    let mut stream = match kept.take() {
+        Some(stream) => stream,
+        None => {
+            let stream = TcpStream::connect((ADDRESS, 80)).map_err(told("connect"))?;
+            let limit = Some(Duration::from_secs(10));
+            stream.set_read_timeout(limit).map_err(told("limit"))?;
+            BufReader::new(stream)
+        }
+    };
+    let close = if keeps { "" } else { "Connection: close\r\n" };
+    let head = format!("GET / HTTP/1.1\r\nHost: a.com\r\n{close}\r\n");
+    let written = stream.get_mut().write_all(head.as_bytes());
+    written.map_err(told("write"))?;
+    let (mut length, mut closes) = (0, false);
+    for number in 0.. {
+        let mut line = String::new();
+        stream.read_line(&mut line).map_err(told("read"))?;
+        let line = line.trim().to_ascii_lowercase();
+        if number == 0 && !line.starts_with("http/1.1 200") {
+            return Err(format!("{line:?}"));
+        }
+        if line.is_empty() {
+            break;
+        }
+        if let Some(value) = line.strip_prefix("content-length: ") {
+            length = value.parse().map_err(|_| line.clone())?;
+        }
+        closes |= line == "connection: close";
+    }
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).map_err(told("body"))?;
+    if !closes {
+        *kept = Some(stream);
+    }
+    Ok(())
+}
+
+#[test]
+fn a_gateway_hands_its_sockets_over_and_nobody_notices() {
+    isolated!(a_gateway_hands_its_sockets_over_and_nobody_notices, {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("log");
+        let socket = dir.path().join("socket");
+        let socket = ["--handover-socket", socket.to_str().unwrap()];
+        let first = ["--metrics-address", PAGES];
+        let (world, mut old) = with_web(&[socket, first].concat(), &log);
+        let load = Load::start();
+        for threads in ["1", "3"] {
+            let more = ["--metrics-address", PAGES, "--threads", threads];
+            let new = gateway(&world, &[&socket[..], &more].concat(), &log);
+            // The old one ends by itself.
+            until_or(
+                || old.0.try_wait().unwrap().is_some(),
+                || "the old gateway goes on".to_owned(),
+            );
+            assert!(old.0.wait().unwrap().success());
+            old = new;
+            assert_eq!(page("/readyz").0, "200");
+        }
+        let (done, failed) = load.stop();
+        assert!(done > 100, "{done}");
+        assert_eq!(failed, Vec::<String>::new(), "of {done}");
+        let metrics = page("/metrics").1;
+        assert!(
+            metrics.contains("ingress=\"web\",code=\"2xx\"} "),
+            "{metrics}"
+        );
     });
 }

@@ -64,7 +64,11 @@ fn statuses(out: &mut String, ingresses: &[(String, Hits)]) {
         for (status, count) in &hits.statuses {
             line(out, name, &format!("{labels},status=\"{status}\""), count);
         }
-        let others = hits.classes.iter().zip(1..).filter(|(count, _)| **count > 0);
+        let others = hits
+            .classes
+            .iter()
+            .zip(1..)
+            .filter(|(count, _)| **count > 0);
         for (count, class) in others {
             line(out, name, &format!("{labels},status=\"{class}xx\""), count);
         }
@@ -81,6 +85,13 @@ fn times(out: &mut String, ingresses: &[(String, Hits)]) {
     );
     let bounds = BOUNDS_US.map(|us| us as f64 / 1e6);
     for (labels, hits) in ingresses.iter().filter(|(_, hits)| hits.total() > 0) {
-        buckets(out, name, labels, &hits.times, &bounds, hits.sum_us as f64 / 1e6);
+        buckets(
+            out,
+            name,
+            labels,
+            &hits.times,
+            &bounds,
+            hits.sum_us as f64 / 1e6,
+        );
     }
 }
