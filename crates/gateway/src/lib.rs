@@ -10,6 +10,7 @@
 //! [`Table`] is never changed: another one takes its place as a whole.
 
 mod balance;
+pub mod check;
 mod follow;
 mod guard;
 mod host;

@@ -133,6 +133,8 @@ pub struct Upstream {
     pub retry: Option<Retry>,
     /// How an endpoint is chosen.
     pub balance: Option<Balance>,
+    /// Whether the gateway checks endpoints itself.
+    pub check: Option<crate::check::Check>,
     /// Clients stay with their endpoint by a cookie.
     pub affinity: Option<Affinity>,
     /// The name that an endpoint's certificate must have, and that it is asked for.

@@ -11,6 +11,7 @@ mod access;
 mod answer;
 mod body;
 mod certificate;
+mod checks;
 mod client_io;
 mod connection;
 mod filters;
@@ -151,6 +152,7 @@ pub struct Observer {
     threads: Vec<Watched>,
     access_log: Option<AccessLog>,
     connections_max: usize,
+    common: Option<Arc<filters::Common>>,
 }
 
 /// What can be seen of a thread.
@@ -175,6 +177,11 @@ impl Observer {
     pub fn connections(&self) -> usize {
         let free = self.threads.iter().map(|t| t.room.available_permits());
         (self.connections_max * self.threads.len()).saturating_sub(free.sum())
+    }
+
+    /// Endpoints that do not pass the checks of their routes.
+    pub fn sick(&self) -> usize {
+        self.common.as_ref().map_or(0, |common| common.checks.count())
     }
 
     /// Lines of the access log that were lost.
@@ -215,6 +222,7 @@ impl Server {
                 threads: Vec::new(),
                 access_log: settings.access_log.clone(),
                 connections_max: settings.limits.connections_max,
+                common: None,
             },
         };
         let threads = config.threads.max(1);
@@ -240,7 +248,8 @@ impl Server {
                 false => server.http.push(address),
             }
         }
-        let common = Arc::default();
+        let common = Arc::<filters::Common>::default();
+        server.check(&common, &tls)?;
         for entrances in entrances {
             let watched = Watched {
                 counted: Arc::default(),
@@ -265,6 +274,21 @@ impl Server {
             server.threads.push(thread);
         }
         Ok(server)
+    }
+
+    /// Starts the thread that checks endpoints.
+    fn check(&mut self, common: &Arc<filters::Common>, tls: &upstream::Tls) -> Result<(), ServerError> {
+        let (live, stop) = (Arc::clone(&self.live), self.stop.clone());
+        let (common, tls) = (Arc::clone(common), tls.clone());
+        self.observer.common = Some(Arc::clone(&common));
+        let thread = std::thread::Builder::new().name("gateway-checks".to_owned());
+        let thread = thread.spawn(move || {
+            if let Err(error) = checks::run(&live, &common.checks, &tls, &stop) {
+                tracing::error!(%error, "endpoints are not checked");
+            }
+        });
+        self.threads.push(thread.map_err(ServerError::Thread)?);
+        Ok(())
     }
 
     /// From now on, requests are served by this.

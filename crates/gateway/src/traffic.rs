@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use http::{Method, StatusCode};
 
+use crate::check::Check;
 use crate::policy::{self, Template, Upstream};
 use crate::sticky::Sticky;
 
@@ -29,6 +30,8 @@ pub struct Traffic {
     pub retry: Retry,
     /// Whether connections begin with who the client is.
     pub announce: Option<Announce>,
+    /// Endpoints that do not pass this get no requests while there are others.
+    pub check: Option<Check>,
     /// Clients stay with their endpoint by a cookie.
     pub sticky: Option<Sticky>,
     /// The name that an endpoint is asked for by TLS (SNI); `None` for none.
@@ -45,6 +48,7 @@ impl Default for Traffic {
             read_timeout: Duration::from_secs(60),
             retry: Retry::default(),
             announce: None,
+            check: None,
             sticky: None,
             tls_name: None,
         }
@@ -73,6 +77,7 @@ impl Traffic {
             read_timeout: upstream.read_timeout.unwrap_or(own.read_timeout),
             retry: upstream.retry.as_ref().map_or(own.retry, Retry::of),
             announce: upstream.announce,
+            check: upstream.check.clone(),
             sticky: upstream.affinity.as_ref().map(Sticky::of),
             tls_name: upstream.tls_name.clone(),
         }

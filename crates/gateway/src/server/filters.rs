@@ -30,6 +30,7 @@ use hyper::body::Body as HttpBody;
 use super::Live;
 use super::answer;
 use super::body::Body;
+use super::checks::Checks;
 use super::headers::Client;
 use super::request::Peer;
 use crate::policy::{Cors, Limiter, Scope, Turn};
@@ -51,6 +52,8 @@ pub(super) struct Common {
     limiter: Arc<Limiter>,
     logins: Logins,
     copies: Copies,
+    /// Who does not pass the checks.
+    pub(super) checks: Checks,
 }
 
 /// What filters may know besides the request.

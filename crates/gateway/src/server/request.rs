@@ -250,6 +250,10 @@ async fn forward(
         traffic,
         hash,
         wanted: wish.as_ref().and_then(|wish| wish.endpoint),
+        sick: match &traffic.check {
+            Some(check) => serving.common.checks.sick(key, check),
+            None => Vec::new(),
+        },
         ends: (exchange.peer.client, exchange.peer.local),
     };
     serving.record.sent(key);

@@ -11,12 +11,13 @@ mod pool;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use http::header::HOST;
-use http::{HeaderValue, Request, Response, Uri, Version};
+use http::{HeaderValue, Request, Response, StatusCode, Uri, Version};
 use hyper::body::{Body as _, Incoming};
 use portolan_model::PortKey;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -57,6 +58,8 @@ pub(super) struct Job<'a> {
     pub(super) hash: u64,
     /// The endpoint that its client has had before.
     pub(super) wanted: Option<SocketAddr>,
+    /// Endpoints that get requests only when nobody else is left.
+    pub(super) sick: Vec<SocketAddr>,
     /// The client, and the address that it has connected to.
     pub(super) ends: (SocketAddr, SocketAddr),
 }
@@ -166,8 +169,16 @@ impl Upstream {
             let now = Instant::now();
             let spread = job.traffic.spread.as_ref();
             let random = &mut || fastrand::u64(..);
-            let wanted = job.wanted.and_then(|wanted| group.take(wanted, now, tried));
-            let picked = wanted.or_else(|| group.pick(spread, job.hash, now, tried, random));
+            let wanted = job.wanted.filter(|wanted| !job.sick.contains(wanted));
+            let wanted = wanted.and_then(|wanted| group.take(wanted, now, tried));
+            let well = wanted.or_else(|| match job.sick.is_empty() {
+                true => None,
+                false => {
+                    let avoided = [tried, &job.sick].concat();
+                    group.pick(spread, job.hash, now, &avoided, random)
+                }
+            });
+            let picked = well.or_else(|| group.pick(spread, job.hash, now, tried, random));
             let endpoint = picked.ok_or(Failure::Nobody)?;
             group.begin(endpoint);
             Ok(endpoint)
@@ -348,6 +359,27 @@ impl Upstream {
             }
         });
     }
+}
+
+/// Sends a request of our own over a connection of its own; what its answer says.
+pub(super) async fn question(
+    address: SocketAddr,
+    spoken: Spoken,
+    tls_name: Option<&str>,
+    tls: &Tls,
+    request: Request<Upload>,
+) -> io::Result<StatusCode> {
+    let place = Place {
+        address,
+        spoken,
+        tls_name: tls_name.map(Arc::from),
+    };
+    let request = framed(request, &place);
+    let answer = match dial(&place, None, tls).await? {
+        Sender::Http1(mut sender) => sender.send_request(request).await,
+        Sender::Http2(mut sender, _) => sender.send_request(request).await,
+    };
+    Ok(answer.map_err(io::Error::other)?.status())
 }
 
 /// The same request once more; it has no body.

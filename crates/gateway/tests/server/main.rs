@@ -7,6 +7,7 @@
 #![allow(clippy::print_stdout, reason = "what is not compared is said aloud")]
 
 mod backend;
+mod checks;
 mod http2;
 mod malformed;
 mod operations;

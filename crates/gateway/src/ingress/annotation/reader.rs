@@ -14,6 +14,25 @@ use crate::policy::Template;
 /// Ours: connections to endpoints begin with who the client is.
 pub(super) const PROXY_PROTOCOL: &str = "backend-proxy-protocol";
 
+/// Ours: what of an endpoint is checked, and how.
+pub(super) const CHECK_PATH: &str = "health-check-path";
+pub(super) const CHECK_HOST: &str = "health-check-host";
+pub(super) const CHECK_INTERVAL: &str = "health-check-interval";
+pub(super) const CHECK_TIMEOUT: &str = "health-check-timeout";
+pub(super) const CHECK_FALL: &str = "health-check-fall";
+pub(super) const CHECK_RISE: &str = "health-check-rise";
+
+/// All of ours.
+const OWN: [&str; 7] = [
+    PROXY_PROTOCOL,
+    CHECK_PATH,
+    CHECK_HOST,
+    CHECK_INTERVAL,
+    CHECK_TIMEOUT,
+    CHECK_FALL,
+    CHECK_RISE,
+];
+
 /// Reads the values of one Ingress.
 pub(in crate::ingress) struct Reader<'a> {
     annotations: &'a BTreeMap<String, String>,
@@ -79,6 +98,27 @@ impl<'a> Reader<'a> {
             reason: "InvalidAnnotation",
         };
         self.notes.insert(key, note);
+    }
+
+    /// A time of one of our own annotations, of at least so long.
+    pub(super) fn own_time(&mut self, name: &str, min: Duration) -> Option<Duration> {
+        let parsed = time(self.own(name)?).filter(|time| *time >= min);
+        if parsed.is_none() {
+            let words =
+                format!("It must be a time such as 500ms, 30s, 5m, of at least {min:?}; it is left out.");
+            self.own_wrong(name, &words);
+        }
+        parsed
+    }
+
+    /// A number from 1 to 100 of one of our own annotations.
+    pub(super) fn own_count(&mut self, name: &str) -> Option<u32> {
+        let parsed = self.own(name)?.parse().ok();
+        let parsed = parsed.filter(|number| (1..=100).contains(number));
+        if parsed.is_none() {
+            self.own_wrong(name, "It must be a number from 1 to 100; it is left out.");
+        }
+        parsed
     }
 
     /// Whether the Ingress itself has the annotation.
@@ -261,7 +301,7 @@ impl<'a> Reader<'a> {
         for (key, value) in self.annotations {
             let (standing, words, reason) = match (key.strip_prefix(NGINX), key.starts_with(OURS)) {
                 (Some(name), _) => catalog::standing(name),
-                (None, true) if key.strip_prefix(OURS) == Some(PROXY_PROTOCOL) => {
+                (None, true) if key.strip_prefix(OURS).is_some_and(|n| OWN.contains(&n)) => {
                     (Standing::Supported, String::new(), "")
                 }
                 (None, true) => catalog::unknown_of_ours(),

@@ -4,8 +4,11 @@ use std::time::Duration;
 
 use http::{HeaderValue, StatusCode};
 
-use super::reader::PROXY_PROTOCOL;
+use super::reader::{
+    CHECK_FALL, CHECK_HOST, CHECK_INTERVAL, CHECK_PATH, CHECK_RISE, CHECK_TIMEOUT, PROXY_PROTOCOL,
+};
 use super::{Reader, Settings};
+use crate::check::{Check, INTERVAL_MIN};
 use crate::policy::{
     Affinity, Balance, Compression, Cors, CorsOrigin, Mirror, Protocol, Retry, Upstream,
 };
@@ -164,6 +167,7 @@ fn upstream(reader: &mut Reader<'_>) -> Upstream {
         send_timeout: reader.time("proxy-send-timeout"),
         retry: retry(reader),
         balance: balance(reader),
+        check: check(reader),
         affinity: affinity(reader),
         tls_name: reader.text("proxy-ssl-name").map(str::to_owned),
         tls_verify: false,
@@ -183,6 +187,28 @@ fn announce(reader: &mut Reader<'_>) -> Option<Announce> {
             None
         }
     }
+}
+
+fn check(reader: &mut Reader<'_>) -> Option<Check> {
+    let path = reader.own(CHECK_PATH)?;
+    if !Check::is_path(path) {
+        reader.own_wrong(CHECK_PATH, "It must be a path such as /healthz; nothing is checked.");
+        return None;
+    }
+    let host = reader.own(CHECK_HOST);
+    let is_host = host.is_none_or(Check::is_host);
+    if !is_host {
+        reader.own_wrong(CHECK_HOST, "It must be a host; the endpoint's address is taken.");
+    }
+    let usual = Check::of(path);
+    Some(Check {
+        host: host.filter(|_| is_host).map(str::to_owned),
+        interval: reader.own_time(CHECK_INTERVAL, INTERVAL_MIN).unwrap_or(usual.interval),
+        timeout: reader.own_time(CHECK_TIMEOUT, Duration::from_millis(1)).unwrap_or(usual.timeout),
+        fall: reader.own_count(CHECK_FALL).unwrap_or(usual.fall),
+        rise: reader.own_count(CHECK_RISE).unwrap_or(usual.rise),
+        path: usual.path,
+    })
 }
 
 fn protocol(reader: &mut Reader<'_>) -> Protocol {

@@ -122,6 +122,12 @@ fn metrics(observer: &Observer, followed: Option<&Followed>) -> String {
             tally.connections,
         ),
         (
+            "portolan_gateway_sick_endpoints",
+            "gauge",
+            "Endpoints that do not pass the checks of their routes.",
+            observer.sick() as u64,
+        ),
+        (
             "portolan_gateway_access_log_lost_lines_total",
             "counter",
             "Lines of the access log that nobody took in time.",
