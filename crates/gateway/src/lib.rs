@@ -11,6 +11,7 @@
 
 mod balance;
 pub mod check;
+pub mod endpoint_tls;
 mod follow;
 mod guard;
 mod host;

@@ -139,8 +139,8 @@ pub struct Upstream {
     pub affinity: Option<Affinity>,
     /// The name that an endpoint's certificate must have, and that it is asked for.
     pub tls_name: Option<String>,
-    /// Whether the endpoint's certificate is looked at.
-    pub tls_verify: bool,
+    /// Whose certificates are believed, and which one is shown; `None` believes everybody and shows none.
+    pub tls: Option<Arc<crate::endpoint_tls::EndpointTls>>,
     /// Whether connections begin with who the client is (PROXY protocol).
     pub announce: Option<crate::traffic::Announce>,
 }

@@ -181,7 +181,9 @@ impl Observer {
 
     /// Endpoints that do not pass the checks of their routes.
     pub fn sick(&self) -> usize {
-        self.common.as_ref().map_or(0, |common| common.checks.count())
+        self.common
+            .as_ref()
+            .map_or(0, |common| common.checks.count())
     }
 
     /// Lines of the access log that were lost.
@@ -225,29 +227,7 @@ impl Server {
                 common: None,
             },
         };
-        let threads = config.threads.max(1);
-        let mut entrances: Vec<Vec<Entrance>> = (0..threads).map(|_| Vec::new()).collect();
-        let wanted = config.http.iter().map(|address| (*address, false));
-        for (mut address, is_tls) in
-            wanted.chain(config.https.iter().map(|address| (*address, true)))
-        {
-            let failed = |source| ServerError::Bind { address, source };
-            let inherited = inherited(&mut config.sockets, address, is_tls);
-            let listeners = listeners(address, threads, inherited).map_err(failed)?;
-            for (index, listener) in listeners.into_iter().enumerate() {
-                address = listener.local_addr().map_err(failed)?;
-                let copy = listener.try_clone().map_err(failed)?;
-                server.sockets.push((copy, is_tls));
-                entrances[index % threads].push(Entrance {
-                    listener,
-                    tls: is_tls,
-                });
-            }
-            match is_tls {
-                true => server.https.push(address),
-                false => server.http.push(address),
-            }
-        }
+        let entrances = server.listen(&mut config)?;
         let common = Arc::<filters::Common>::default();
         server.check(&common, &tls)?;
         for entrances in entrances {
@@ -276,8 +256,40 @@ impl Server {
         Ok(server)
     }
 
+    /// The sockets of each thread.
+    fn listen(&mut self, config: &mut Config) -> Result<Vec<Vec<Entrance>>, ServerError> {
+        let threads = config.threads.max(1);
+        let mut entrances: Vec<Vec<Entrance>> = (0..threads).map(|_| Vec::new()).collect();
+        let wanted = config.http.iter().map(|address| (*address, false));
+        for (mut address, is_tls) in
+            wanted.chain(config.https.iter().map(|address| (*address, true)))
+        {
+            let failed = move |source| ServerError::Bind { address, source };
+            let inherited = inherited(&mut config.sockets, address, is_tls);
+            let listeners = listeners(address, threads, inherited).map_err(failed)?;
+            for (index, listener) in listeners.into_iter().enumerate() {
+                address = listener.local_addr().map_err(failed)?;
+                let copy = listener.try_clone().map_err(failed)?;
+                self.sockets.push((copy, is_tls));
+                entrances[index % threads].push(Entrance {
+                    listener,
+                    tls: is_tls,
+                });
+            }
+            match is_tls {
+                true => self.https.push(address),
+                false => self.http.push(address),
+            }
+        }
+        Ok(entrances)
+    }
+
     /// Starts the thread that checks endpoints.
-    fn check(&mut self, common: &Arc<filters::Common>, tls: &upstream::Tls) -> Result<(), ServerError> {
+    fn check(
+        &mut self,
+        common: &Arc<filters::Common>,
+        tls: &upstream::Tls,
+    ) -> Result<(), ServerError> {
         let (live, stop) = (Arc::clone(&self.live), self.stop.clone());
         let (common, tls) = (Arc::clone(common), tls.clone());
         self.observer.common = Some(Arc::clone(&common));

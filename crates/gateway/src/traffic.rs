@@ -1,11 +1,13 @@
 //! How requests get from the gateway to the endpoints of a backend: what is spoken, who is chosen, how long is waited,
 //! and when another endpoint is tried. The numbers that nobody has set are those of ingress-nginx.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Method, StatusCode};
 
 use crate::check::Check;
+use crate::endpoint_tls::EndpointTls;
 use crate::policy::{self, Template, Upstream};
 use crate::sticky::Sticky;
 
@@ -36,6 +38,8 @@ pub struct Traffic {
     pub sticky: Option<Sticky>,
     /// The name that an endpoint is asked for by TLS (SNI); `None` for none.
     pub tls_name: Option<String>,
+    /// Whose certificates are believed, and which one is shown; `None` believes everybody and shows none.
+    pub tls: Option<Arc<EndpointTls>>,
 }
 
 impl Default for Traffic {
@@ -51,6 +55,7 @@ impl Default for Traffic {
             check: None,
             sticky: None,
             tls_name: None,
+            tls: None,
         }
     }
 }
@@ -80,6 +85,7 @@ impl Traffic {
             check: upstream.check.clone(),
             sticky: upstream.affinity.as_ref().map(Sticky::of),
             tls_name: upstream.tls_name.clone(),
+            tls: upstream.tls.clone(),
         }
     }
 }

@@ -46,6 +46,17 @@ pub struct Note {
     pub reason: &'static str,
 }
 
+/// How TLS is spoken to endpoints.
+#[derive(Clone, Debug)]
+pub(super) struct EndpointTlsWanted {
+    /// A certificate for endpoints, its key, and authorities.
+    pub(super) secret: ObjectName,
+    /// Whether certificates of endpoints are checked.
+    pub(super) verifies: bool,
+    /// Whether the name is sent.
+    pub(super) sends_name: bool,
+}
+
 /// What annotations say. Everything that depends on a path, a backend or a Secret is not in `policy` yet.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Settings {
@@ -71,6 +82,8 @@ pub(super) struct Settings {
     pub(super) canary: Option<CanaryRule>,
     /// `auth-type: basic`.
     pub(super) login: Option<Wanted>,
+    /// `proxy-ssl-secret` and `proxy-ssl-verify`.
+    pub(super) endpoint_tls: Option<EndpointTlsWanted>,
     /// `default-backend`, and `custom-http-errors`.
     pub(super) stand_in: (Option<String>, Vec<http::StatusCode>),
     /// `custom-headers`: a ConfigMap.

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use http::{HeaderName, HeaderValue, StatusCode};
 use portolan_k8s::wire::networking::{HttpIngressPath, Ingress, IngressBackend, IngressRule};
 
-use super::annotation::{self, CanaryRule, Settings, Standing, Wanted};
+use super::annotation::{self, CanaryRule, EndpointTlsWanted, Settings, Standing, Wanted};
 use super::rules::{Context, Expressions, path_match};
 use super::{Build, Note, backend, problem};
+use crate::endpoint_tls::{EndpointTls, Material};
 use crate::host::Host;
 use crate::policy::{Login, Policy, Redirect, Rewrite, StandIn, Template, Users};
 use crate::problem::{ObjectName, Problem};
@@ -43,6 +44,11 @@ impl Build<'_> {
         if let Some(wanted) = settings.login.take() {
             settings.policy.login = self.login(name, &wanted);
             settings.policy.closed |= settings.policy.login.is_none();
+        }
+        if let Some(wanted) = settings.endpoint_tls.take() {
+            let tls = self.endpoint_tls(name, &wanted);
+            settings.policy.closed |= tls.is_none();
+            settings.policy.upstream.tls = tls;
         }
         if let Some(map) = settings.header_map.take() {
             settings.policy.answer_headers = self.answer_headers(name, &map);
@@ -389,6 +395,38 @@ impl Build<'_> {
             target.policy = Arc::new(policy);
             route.target = Arc::new(target);
         }
+    }
+
+    fn endpoint_tls(
+        &mut self,
+        of: &ObjectName,
+        wanted: &EndpointTlsWanted,
+    ) -> Option<Arc<EndpointTls>> {
+        let secret = self.objects.secrets.get(&wanted.secret);
+        let data = secret.and_then(|secret| secret.data.as_ref());
+        let value = |key: &str| {
+            let value = data.and_then(|data| data.get(key));
+            value.map(|value| value.0.as_slice()).unwrap_or_default()
+        };
+        let identity = (value("tls.crt"), value("tls.key"));
+        let made = EndpointTls::new(Material {
+            authorities: wanted.verifies.then(|| value("ca.crt")),
+            identity: Some(identity).filter(|(chain, _)| !chain.is_empty()),
+            sends_name: wanted.sends_name,
+        });
+        let words = match (data, made) {
+            (Some(_), Ok(tls)) => return Some(Arc::new(tls)),
+            (Some(_), Err(error)) => error.to_string(),
+            (None, _) => {
+                "it does not exist, or is neither of type kubernetes.io/tls nor Opaque".to_owned()
+            }
+        };
+        let message = format!(
+            "proxy-ssl-secret {}: {words}. All requests are answered with 503 until it is mended.",
+            wanted.secret
+        );
+        self.problems.push(problem(of, "AccessClosed", message));
+        None
     }
 
     fn login(&mut self, of: &ObjectName, wanted: &Wanted) -> Option<Login> {

@@ -22,10 +22,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::Live;
 use super::body::Upload;
-use super::upstream::{Tls, question};
+use super::upstream::{Place, Tls, question};
 use crate::check::{Check, Health};
+use crate::endpoint_tls::EndpointTls;
 use crate::route::Destination;
-use crate::traffic::{Spoken, Traffic};
+use crate::traffic::Traffic;
 
 /// Endpoints that are checked, of all routes; further ones count as well. At every 5 s, these are 2 000 requests a second.
 const CHECKED_MAX: usize = 10_000;
@@ -54,7 +55,10 @@ impl Checks {
         let sick = self.sick.load();
         let of_port = sick.get(key).into_iter().flatten();
         let mut of_check = of_port.filter(|(of, _)| of == check);
-        of_check.next().map(|(_, all)| all.clone()).unwrap_or_default()
+        of_check
+            .next()
+            .map(|(_, all)| all.clone())
+            .unwrap_or_default()
     }
 
     /// How many are sick.
@@ -69,14 +73,13 @@ impl Checks {
 struct Asked {
     key: PortKey,
     check: Check,
-    spoken: Spoken,
-    tls_name: Option<String>,
-    endpoint: SocketAddr,
+    place: Place,
 }
 
 /// How an endpoint is, and when it is asked again.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Patient {
+    tls: Option<Arc<EndpointTls>>,
     health: Health,
     next: Instant,
     is_asked: bool,
@@ -116,7 +119,10 @@ async fn turns(live: &ArcSwap<Live>, checks: &Checks, tls: &Tls) {
             has_changed |= take_in(&mut patients, &asked, is_good);
         }
         let now_live = live.load_full();
-        if !known.as_ref().is_some_and(|known| Arc::ptr_eq(known, &now_live)) {
+        if !known
+            .as_ref()
+            .is_some_and(|known| Arc::ptr_eq(known, &now_live))
+        {
             follow(&mut patients, &now_live);
             has_changed = true;
             known = Some(now_live);
@@ -133,9 +139,9 @@ async fn turns(live: &ArcSwap<Live>, checks: &Checks, tls: &Tls) {
                 break;
             };
             patient.is_asked = true;
-            let (asked, tls) = (asked.clone(), tls.clone());
+            let (asked, own, tls) = (asked.clone(), patient.tls.clone(), tls.clone());
             asking.spawn_local(async move {
-                let is_good = ask(&asked, &tls).await;
+                let is_good = ask(&asked, own.as_deref(), &tls).await;
                 drop(place);
                 (asked, is_good)
             });
@@ -152,10 +158,14 @@ fn take_in(patients: &mut BTreeMap<Asked, Patient>, asked: &Asked, is_good: bool
     patient.next = Instant::now() + asked.check.interval;
     let changes = patient.health.heard(is_good, &asked.check);
     if changes {
-        let (endpoint, port) = (asked.endpoint, &asked.key);
+        let (endpoint, port) = (asked.place.address, &asked.key);
         match patient.health.is_sick {
-            true => tracing::warn!(%endpoint, %port, path = asked.check.path, "an endpoint does not pass its checks"),
-            false => tracing::info!(%endpoint, %port, path = asked.check.path, "an endpoint passes its checks again"),
+            true => {
+                tracing::warn!(%endpoint, %port, path = asked.check.path, "an endpoint does not pass its checks")
+            }
+            false => {
+                tracing::info!(%endpoint, %port, path = asked.check.path, "an endpoint passes its checks again")
+            }
         }
     }
     changes
@@ -176,12 +186,14 @@ fn follow(patients: &mut BTreeMap<Asked, Patient>, live: &Live) {
             let asked = Asked {
                 key: key.clone(),
                 check: check.clone(),
-                spoken: traffic.spoken,
-                tls_name: traffic.tls_name.clone(),
-                endpoint: *endpoint,
+                place: Place::of(*endpoint, &traffic, &key),
             };
-            let known = patients.get(&asked).copied();
+            if wanted.contains_key(&asked) {
+                continue;
+            }
+            let known = patients.remove(&asked);
             let begins = || Patient {
+                tls: traffic.tls.clone(),
                 health: Health::default(),
                 next: Instant::now() + check.interval.mul_f64(fastrand::f64()),
                 is_asked: false,
@@ -209,32 +221,34 @@ fn checked(live: &Live) -> Vec<(PortKey, Arc<Traffic>)> {
 
 fn sick(patients: &BTreeMap<Asked, Patient>) -> Sick {
     let mut all = Sick::new();
-    for (asked, _) in patients.iter().filter(|(_, patient)| patient.health.is_sick) {
+    for (asked, _) in patients
+        .iter()
+        .filter(|(_, patient)| patient.health.is_sick)
+    {
         let of_port = all.entry(asked.key.clone()).or_default();
         match of_port.iter_mut().find(|(check, _)| *check == asked.check) {
-            Some((_, endpoints)) => endpoints.push(asked.endpoint),
-            None => of_port.push((asked.check.clone(), vec![asked.endpoint])),
+            Some((_, endpoints)) => endpoints.push(asked.place.address),
+            None => of_port.push((asked.check.clone(), vec![asked.place.address])),
         }
     }
     all
 }
 
 /// Whether an endpoint answers in time, with a status from 200 to 399.
-async fn ask(asked: &Asked, tls: &Tls) -> bool {
+async fn ask(asked: &Asked, own: Option<&EndpointTls>, tls: &Tls) -> bool {
     let mut request = Request::new(Upload::empty());
     let Ok(uri) = asked.check.path.parse() else {
         return false;
     };
     *request.uri_mut() = uri;
     let host = asked.check.host.clone();
-    let host = host.unwrap_or_else(|| asked.endpoint.to_string());
+    let host = host.unwrap_or_else(|| asked.place.address.to_string());
     if let Ok(host) = HeaderValue::from_str(&host) {
         request.headers_mut().insert(HOST, host);
     }
     let name = HeaderValue::from_static("portolan-health");
     request.headers_mut().insert(USER_AGENT, name);
-    let tls_name = asked.tls_name.as_deref();
-    let asking = question(asked.endpoint, asked.spoken, tls_name, tls, request);
+    let asking = question(&asked.place, own, tls, request);
     match timeout(asked.check.timeout, asking).await {
         Ok(Ok(status)) => status.is_success() || status.is_redirection(),
         _ => false,

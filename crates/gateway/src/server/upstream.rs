@@ -24,10 +24,12 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 pub(super) use self::dial::Tls;
 use self::dial::dial;
-use self::pool::{Place, Pool, Sender};
+pub(super) use self::pool::Place;
+use self::pool::{Pool, Sender};
 use super::body::{Progress, Stage, Upload};
 use super::limits::IDLE_LOOK;
 use crate::balance::{Group, Outcome};
+use crate::endpoint_tls::EndpointTls;
 use crate::proxy_protocol;
 use crate::roster::Roster;
 use crate::traffic::{Spoken, Traffic};
@@ -264,11 +266,7 @@ impl Upstream {
         ticket: &mut Ticket,
         request: Request<Upload>,
     ) -> Tried {
-        let place = Place {
-            address: ticket.endpoint,
-            spoken: job.traffic.spoken,
-            tls_name: job.traffic.tls_name.as_deref().map(Arc::from),
-        };
+        let place = Place::of(ticket.endpoint, job.traffic, job.key);
         let announcement = job.traffic.announce.map(|version| {
             let (client, local) = job.ends;
             proxy_protocol::header(version, client, local)
@@ -286,7 +284,12 @@ impl Upstream {
                 tried => return tried,
             }
         }
-        let dialed = dial(&place, announcement.as_deref(), &self.tls);
+        let dialed = dial(
+            &place,
+            announcement.as_deref(),
+            job.traffic.tls.as_deref(),
+            &self.tls,
+        );
         match timeout(job.traffic.connect_timeout, dialed).await {
             Ok(Ok(sender)) => {
                 let keeps = announcement.is_none();
@@ -363,19 +366,13 @@ impl Upstream {
 
 /// Sends a request of our own over a connection of its own; what its answer says.
 pub(super) async fn question(
-    address: SocketAddr,
-    spoken: Spoken,
-    tls_name: Option<&str>,
+    place: &Place,
+    own: Option<&EndpointTls>,
     tls: &Tls,
     request: Request<Upload>,
 ) -> io::Result<StatusCode> {
-    let place = Place {
-        address,
-        spoken,
-        tls_name: tls_name.map(Arc::from),
-    };
-    let request = framed(request, &place);
-    let answer = match dial(&place, None, tls).await? {
+    let request = framed(request, place);
+    let answer = match dial(place, None, own, tls).await? {
         Sender::Http1(mut sender) => sender.send_request(request).await,
         Sender::Http2(mut sender, _) => sender.send_request(request).await,
     };

@@ -52,6 +52,11 @@ impl Backend {
             .with_single_cert(vec![made.cert.der().clone()], key)
             .unwrap();
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Backend::start_secure(number, config)
+    }
+
+    /// The same, in TLS of this kind.
+    pub fn start_secure(number: u8, config: rustls::ServerConfig) -> Backend {
         Backend::start_with(number, Some(TlsAcceptor::from(Arc::new(config))))
     }
 

@@ -41,8 +41,9 @@ impl Moody {
                     true => "500 Not Well",
                     false => "200 OK",
                 };
-                let answer =
-                    format!("HTTP/1.1 {status}\r\ncontent-length: 1\r\nconnection: close\r\n\r\n{number}");
+                let answer = format!(
+                    "HTTP/1.1 {status}\r\ncontent-length: 1\r\nconnection: close\r\n\r\n{number}"
+                );
                 let _ = (&stream).write_all(answer.as_bytes());
             }
         });
@@ -61,7 +62,11 @@ fn who_does_not_pass_gets_no_requests_until_it_does() {
         ("portolan.dev/health-check-fall", "2"),
     ];
     let server = serve(2);
-    server.swap(annotated(&annotations, json!([all_of("a.com")]), &addresses));
+    server.swap(annotated(
+        &annotations,
+        json!([all_of("a.com")]),
+        &addresses,
+    ));
     let url = format!("http://{}/", server.http()[0]);
     let reached = || -> BTreeSet<String> {
         let ask = |_| curl(&["--header", "Host: a.com", &url]);
@@ -95,5 +100,9 @@ fn who_does_not_pass_gets_no_requests_until_it_does() {
     until(&["1"]);
     well(1, true);
     until(&["1", "2"]);
-    assert!(moody.iter().all(|moody| moody.checked.load(Ordering::Relaxed) > 3));
+    assert!(
+        moody
+            .iter()
+            .all(|moody| moody.checked.load(Ordering::Relaxed) > 3)
+    );
 }

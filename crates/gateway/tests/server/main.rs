@@ -6,6 +6,7 @@
 )]
 #![allow(clippy::print_stdout, reason = "what is not compared is said aloud")]
 
+mod authority;
 mod backend;
 mod checks;
 mod http2;

@@ -129,13 +129,13 @@ fn service(text: &str) -> Result<(ObjectName, String), String> {
 
 /// What the access log says of requests, if anything.
 #[derive(Clone)]
-struct Logged(Option<Format>);
+struct Logged(Option<Box<Format>>);
 
 /// Reads the format of the access log; `None` for no log.
 fn access_log(text: &str) -> Result<Logged, FormatError> {
     match text {
         "off" => Ok(Logged(None)),
-        text => Format::parse(text).map(|format| Logged(Some(format))),
+        text => Format::parse(text).map(|format| Logged(Some(Box::new(format)))),
     }
 }
 
@@ -151,7 +151,7 @@ fn object(text: &str) -> Result<ObjectName, String> {
 impl Args {
     fn settings(&self) -> anyhow::Result<Settings> {
         let log = self.access_log.0.clone();
-        let log = log.map(|format| AccessLog::start(format, std::io::stdout()));
+        let log = log.map(|format| AccessLog::start(*format, std::io::stdout()));
         Ok(Settings {
             access_log: log.transpose().context("cannot start the access log")?,
             drain_timeout: Duration::from_secs(self.drain_seconds),

@@ -104,8 +104,9 @@ impl<'a> Reader<'a> {
     pub(super) fn own_time(&mut self, name: &str, min: Duration) -> Option<Duration> {
         let parsed = time(self.own(name)?).filter(|time| *time >= min);
         if parsed.is_none() {
-            let words =
-                format!("It must be a time such as 500ms, 30s, 5m, of at least {min:?}; it is left out.");
+            let words = format!(
+                "It must be a time such as 500ms, 30s, 5m, of at least {min:?}; it is left out."
+            );
             self.own_wrong(name, &words);
         }
         parsed

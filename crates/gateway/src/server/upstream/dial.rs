@@ -3,15 +3,10 @@
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
 
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use rustls::ClientConfig;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{DigitallySignedStruct, SignatureScheme};
+use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -21,6 +16,7 @@ use super::super::limits::{
     HEAD_BYTES_MAX, HEADERS_MAX, UPSTREAM_CONNECTION_WINDOW, UPSTREAM_STREAM_WINDOW,
 };
 use super::pool::{Place, Sender};
+use crate::endpoint_tls::{EndpointTls, Material};
 
 /// How TLS is spoken to endpoints: for HTTP/1.1, and for HTTP/2.
 #[derive(Clone)]
@@ -30,73 +26,27 @@ pub(in super::super) struct Tls {
 }
 
 impl Tls {
-    /// Certificates of endpoints are not checked, as with ingress-nginx where nobody asks for it: pods have as a rule
+    /// Certificates of endpoints are not checked where nobody asks for it, as with ingress-nginx: pods have as a rule
     /// some that they have made themselves, and the network of the cluster is what is trusted.
     pub(in super::super) fn unverified() -> Result<Tls, String> {
-        let connector = |protocol: &[u8]| -> Result<TlsConnector, String> {
-            let provider = Arc::new(aws_lc_rs::default_provider());
-            let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
-                .with_safe_default_protocol_versions()
-                .map_err(|error| error.to_string())?;
-            let mut config = builder
-                .dangerous()
-                .with_custom_certificate_verifier(Arc::new(Anybody(provider)))
-                .with_no_client_auth();
-            config.alpn_protocols = vec![protocol.to_vec()];
-            Ok(TlsConnector::from(Arc::new(config)))
+        let material = Material {
+            sends_name: true,
+            ..Material::default()
         };
+        let tls = EndpointTls::new(material).map_err(|error| error.to_string())?;
         Ok(Tls {
-            http1: connector(b"http/1.1")?,
-            http2: connector(b"h2")?,
+            http1: tls.http1,
+            http2: tls.http2,
         })
     }
 }
 
-/// Takes every certificate whose key the other side has.
-#[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let known = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, certificate, signed, known)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let known = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, certificate, signed, known)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
-}
-
-/// Makes a connection; `announcement` is said before anything else.
+/// Makes a connection; `announcement` is said before anything else. `own` is how TLS is spoken there, if not as
+/// everywhere.
 pub(super) async fn dial(
     place: &Place,
     announcement: Option<&[u8]>,
+    own: Option<&EndpointTls>,
     tls: &Tls,
 ) -> io::Result<Sender> {
     let mut stream = TcpStream::connect(place.address).await?;
@@ -113,9 +63,11 @@ pub(super) async fn dial(
         // No name is sent for an address.
         None => ServerName::IpAddress(place.address.ip().into()),
     };
-    let connector = match place.spoken.is_http2() {
-        true => &tls.http2,
-        false => &tls.http1,
+    let connector = match (own, place.spoken.is_http2()) {
+        (None, true) => &tls.http2,
+        (None, false) => &tls.http1,
+        (Some(own), true) => &own.http2,
+        (Some(own), false) => &own.http1,
     };
     let stream = connector.connect(name, stream).await?;
     let agreed = stream.get_ref().1.alpn_protocol();

@@ -7,18 +7,41 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use hyper::client::conn::{http1, http2};
+use portolan_model::PortKey;
 use tokio::time::Instant;
 
 use super::super::body::Upload;
 use super::super::limits::{IDLE_ALL_MAX, IDLE_MAX, IDLE_TIMEOUT, UPSTREAM_STREAMS_MAX};
-use crate::traffic::Spoken;
+use crate::endpoint_tls::TlsId;
+use crate::traffic::{Spoken, Traffic};
 
 /// Where a connection leads, and what is spoken over it: requests for the same place may share it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(in super::super) struct Place {
-    pub(super) address: SocketAddr,
+    pub(in super::super) address: SocketAddr,
     pub(super) spoken: Spoken,
     pub(super) tls_name: Option<Arc<str>>,
+    /// Whose certificates are believed, where that matters.
+    tls: Option<TlsId>,
+}
+
+impl Place {
+    /// An endpoint of a Service port. Where certificates are checked and nobody has named them, they must be for the
+    /// Service.
+    pub(in super::super) fn of(address: SocketAddr, traffic: &Traffic, key: &PortKey) -> Place {
+        let named = traffic.tls_name.as_deref().map(Arc::from);
+        let service = || {
+            let service = &key.service;
+            format!("{}.{}.svc", service.name, service.namespace).into()
+        };
+        let is_checked = traffic.tls.as_ref().is_some_and(|tls| tls.verifies);
+        Place {
+            address,
+            spoken: traffic.spoken,
+            tls_name: named.or_else(|| is_checked.then(service)),
+            tls: traffic.tls.as_ref().map(|tls| tls.id),
+        }
+    }
 }
 
 /// A connection that a request can be sent over.

@@ -181,7 +181,7 @@ impl Load {
 
 /// One request, over the connection that was kept or a new one.
 fn ask(kept: &mut Option<BufReader<TcpStream>>, keeps: bool) -> Result<(), String> {
-    let told = |what: &str| move |error: std::io::Error| format!("{what}: {error}");
+    let told = |what: &'static str| move |error: std::io::Error| format!("{what}: {error}");
     let mut stream = match kept.take() {
         Some(stream) => stream,
         None => {
