@@ -141,7 +141,7 @@ fn source_is_lost(port: &ServicePort) -> Option<Problem> {
 }
 
 /// The endpoints that the relay dials, each with how many of its slots lead there.
-fn relay(
+pub(crate) fn relay(
     snapshot: &Snapshot,
     packet: &Packet,
     origin: Origin,

@@ -3,7 +3,7 @@
 //! It has threads of its own. They, and with them every socket that it ever opens, are in the network
 //! namespace of the thread that started it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicUsize;
@@ -179,6 +179,20 @@ impl Relay {
             self.adopt(door, socket)?;
         }
         Ok(())
+    }
+
+    /// Opens of these doors those that can be opened, and closes all others; says which could not, and why.
+    pub fn open_each(&mut self, wanted: &BTreeSet<Door>) -> Vec<RelayError> {
+        self.doors.retain(|door, _| wanted.contains(door));
+        let new: Vec<Door> = wanted.iter().copied().collect();
+        let new = new
+            .into_iter()
+            .filter(|door| !self.doors.contains_key(door));
+        let opened: Vec<_> = new.map(|door| (door, self.open(door))).collect();
+        let done = opened
+            .into_iter()
+            .map(|(door, socket)| socket.and_then(|socket| self.adopt(door, socket)));
+        done.filter_map(Result::err).collect()
     }
 
     /// Waits at a socket that somebody has opened for `door` with [`listen`].

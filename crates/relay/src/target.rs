@@ -1,5 +1,7 @@
 //! The half that does the I/O: the kernel's rules by the portal's target, and the relay.
 
+use std::collections::BTreeSet;
+
 use portolan_model::{ApplyError, Backend, Doors, Snapshot, Target};
 
 use crate::backend::{Ops, State, Userspace};
@@ -11,6 +13,10 @@ pub trait Carrier {
     fn replace(&mut self, snapshot: &Snapshot) -> Result<(), ApplyError>;
     /// Makes exactly these doors stand.
     fn open_doors(&mut self, wanted: Vec<Door>) -> Result<(), ApplyError>;
+    /// Opens of these doors those that can be opened, and closes all others; says which could not.
+    fn open_each(&mut self, wanted: &BTreeSet<Door>) -> Vec<ApplyError>;
+    /// The doors that stand.
+    fn standing(&self) -> BTreeSet<Door>;
     /// What new flows go by, as far as it is known; one without Services if it is not.
     fn snapshot(&self) -> Snapshot;
 }
@@ -23,6 +29,15 @@ impl Carrier for Relay {
 
     fn open_doors(&mut self, wanted: Vec<Door>) -> Result<(), ApplyError> {
         Ok(Relay::open_doors(self, wanted)?)
+    }
+
+    fn open_each(&mut self, wanted: &BTreeSet<Door>) -> Vec<ApplyError> {
+        let failed = Relay::open_each(self, wanted);
+        failed.into_iter().map(ApplyError::from).collect()
+    }
+
+    fn standing(&self) -> BTreeSet<Door> {
+        self.doors().into_iter().map(|(door, _)| door).collect()
     }
 
     fn snapshot(&self) -> Snapshot {

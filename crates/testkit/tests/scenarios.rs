@@ -1,9 +1,14 @@
 //! Every scenario file against the oracle and against the traces of the data planes.
 
+use std::net::{IpAddr, SocketAddr};
+
 use portolan_dataplane::ebpf::Ebpf;
 use portolan_dataplane::iptables::Iptables;
 use portolan_dataplane::ipvs::Ipvs;
 use portolan_dataplane::nftables::Nftables;
+use portolan_model::{Backend, Packet, Protocol, ServicePort, Snapshot, Verdict};
+use portolan_relay::{Loopback, Open};
+use portolan_testkit::cluster::Cluster;
 use portolan_testkit::fake_ebpf::FakeEbpf;
 use portolan_testkit::fake_iptables::FakeIptables;
 use portolan_testkit::fake_ipvs::FakeIpvs;
@@ -48,6 +53,54 @@ fn the_trace_of_ebpf_agrees() {
 #[test]
 fn the_trace_of_userspace_agrees() {
     over_all(|scenario| pure::against_trace(&userspace::backend(), &userspace::seen(scenario)));
+}
+
+/// Loopback mode answers elsewhere, but whoever comes there from the node is treated as the oracle says: refused where
+/// other modes drop.
+#[test]
+fn the_trace_of_loopback_agrees() {
+    let loopback = Loopback { first_port: 1024 };
+    let mut compared = 0;
+    let scenarios = Scenario::all().expect("every scenario file can be read");
+    for scenario in &scenarios {
+        let mut cluster = Cluster::new(&scenario.node);
+        for step in &scenario.steps {
+            cluster.take(step);
+            let snapshot = cluster.snapshot();
+            let (state, _) = loopback.compile(snapshot);
+            let ports = snapshot.ports();
+            for port in ports.filter(|port| port.key.protocol != Protocol::Sctp) {
+                compared += agree_about(&loopback, &state, snapshot, port, &scenario.name);
+            }
+        }
+    }
+    assert!(compared > scenarios.len() / 2, "only {compared} compared");
+}
+
+/// At each ClusterIP of one Service port; returns how many those are.
+fn agree_about(
+    loopback: &Loopback,
+    state: &Open,
+    snapshot: &Snapshot,
+    port: &ServicePort,
+    name: &str,
+) -> usize {
+    let packet = |destination| Packet {
+        protocol: port.key.protocol,
+        source: "127.0.0.1:4000".parse().expect("an address"),
+        destination,
+        interface: None,
+    };
+    let number = port.port.get();
+    let places = |ip: &IpAddr| Some((SocketAddr::new(*ip, number), loopback.place(*ip, number)?));
+    let all: Vec<_> = port.cluster_ips.iter().filter_map(places).collect();
+    for (meant, place) in &all {
+        let who = |verdict: &Verdict| verdict.endpoints().collect::<Vec<_>>();
+        let wanted = snapshot.route(&packet(*meant));
+        let found = loopback.trace(state, &packet(*place));
+        assert_eq!(who(&found), who(&wanted), "{name}: {}", port.key);
+    }
+    all.len()
 }
 
 #[test]

@@ -96,6 +96,12 @@ pub fn keep_only(wanted: &[Capability]) -> Result<Vec<Capability>> {
     Ok(kept)
 }
 
+/// Whether the calling thread has it.
+pub fn has(capability: Capability) -> bool {
+    let number = capability as usize;
+    read().is_ok_and(|words| words[number / 32].effective & (1 << (number % 32)) != 0)
+}
+
 fn prctl(
     option: libc::c_int,
     second: libc::c_ulong,

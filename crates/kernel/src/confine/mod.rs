@@ -10,7 +10,7 @@ mod writes;
 
 use std::path::PathBuf;
 
-pub use capabilities::{Capability, keep_only};
+pub use capabilities::{Capability, has, keep_only};
 
 use crate::error::Result;
 

@@ -50,6 +50,7 @@ pub use flags::Args;
 use flags::{Chosen, Task};
 pub use mode::Mode;
 use pages::Pages;
+pub(in crate::cmd) use userspace::raise_files;
 
 /// Everything that [`serve`] needs to know.
 #[derive(Clone, Debug)]
@@ -118,7 +119,9 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         Task::Cleanup => Ok(clean_up(&options.config, &options.state_dir)),
         Task::InitOnly => Ok(set_up(&options.config)),
         Task::Serve(file) => {
-            set_up(&options.config);
+            if options.wanted.borrow().mode.is_privileged() {
+                set_up(&options.config);
+            }
             if let Err(error) = setup::oom_score(options.config.oom_score_adj) {
                 tracing::info!("this process can be ended when memory is short: {error:#}");
             }
@@ -234,6 +237,12 @@ fn stop_signals() -> anyhow::Result<(tokio::signal::unix::Signal, tokio::signal:
 /// the work and leaves the rules.
 pub async fn serve(options: ProxyOptions) -> anyhow::Result<()> {
     let wanted = options.wanted.borrow().clone();
+    anyhow::ensure!(
+        wanted.mode.is_privileged()
+            || !(options.count_connections || options.reset_gone_connections),
+        "--proxy-mode {} cannot do --count-connections or --reset-gone-connections, which need privileges",
+        wanted.mode.name()
+    );
     let (node_in, node) = watch::channel(wanted.node.clone());
     let client =
         portolan_k8s::client_at(options.kubeconfig.as_deref(), options.master.as_deref()).await?;
@@ -258,7 +267,8 @@ pub async fn serve(options: ProxyOptions) -> anyhow::Result<()> {
     tasks.spawn(async move { interfaces::follow(interfaces_in).await });
     let (dials_in, dials) = mpsc::channel(ejection::DIALS_WAITING_MAX);
     let ejection = ejection::Parts {
-        config: options.health,
+        // Without privileges nobody may look at connections; the relay tries the next endpoint anyway.
+        config: options.health.filter(|_| wanted.mode.is_privileged()),
         node: wanted.node.name.clone(),
         client: client.clone(),
         said,

@@ -22,7 +22,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use portolan_kernel::confine::{Capability, Needs, confine};
 use portolan_kernel::{Conntrack, inherit, memory};
 use portolan_relay::wire::{Draft, Hello, PROTOCOL};
@@ -127,11 +126,7 @@ fn start(portal: bool) -> anyhow::Result<Relay> {
 
 /// What fits into the file descriptors that this process may have; as many as that is asked for.
 fn limits() -> Limits {
-    let files = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
-        let wanted = FILES_WANTED.min(hard).max(soft);
-        setrlimit(Resource::RLIMIT_NOFILE, wanted, hard)?;
-        Ok(wanted)
-    });
+    let files = super::proxy::raise_files(FILES_WANTED);
     match files {
         Ok(files) => Limits::for_files(files),
         Err(error) => {

@@ -208,11 +208,23 @@ impl Node {
 
     /// A field of the proxy's /proc/PID/status.
     pub fn status(&self, field: &str) -> String {
-        let pid = self.proxy.as_ref().unwrap().id();
-        let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-        let fields = text.lines().filter_map(|line| line.split_once(':'));
-        let found = fields.clone().find(|(name, _)| *name == field);
-        found.unwrap().1.trim().to_owned()
+        status_of(self.pid(), field)
+    }
+
+    /// Waits until exactly these pods answer outside at the NodePort, and on the node itself at `to`.
+    pub fn converged_on_the_node(&self, pods: &[u8], to: &str) {
+        let wanted: BTreeSet<String> = pods.iter().map(|l| format!("10.1.1.{l}:8080")).collect();
+        let outside = || self.outside.run(|| ask(at(ADDRESSES[1]))).unwrap();
+        let asks: [&dyn Fn() -> std::io::Result<String>; 2] = [&|| ask(at(to)), &outside];
+        for ask in asks {
+            until_or(
+                || {
+                    let all: BTreeSet<String> = (0..8).filter_map(|_| ask().ok()).collect();
+                    all == wanted
+                },
+                || format!("{wanted:?} at {to}\n{}", self.log()),
+            );
+        }
     }
 
     /// Writes a configuration file with these lines, in one step, for `--config`. The API has its place in it.
@@ -451,6 +463,14 @@ fn serve(host: &Host, here: SocketAddr, hung: &Hung) {
             });
         }
     });
+}
+
+/// A field of a process' /proc/PID/status.
+pub fn status_of(pid: Pid, field: &str) -> String {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let fields = text.lines().filter_map(|line| line.split_once(':'));
+    let found = fields.clone().find(|(name, _)| *name == field);
+    found.unwrap().1.trim().to_owned()
 }
 
 /// One request over a connection of its own: who answers.

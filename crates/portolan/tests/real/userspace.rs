@@ -1,9 +1,14 @@
 //! Userspace mode with the real binary: the relay outlives its agent, is adopted, followed and exchanged.
 
-use nix::sys::signal::{Signal, kill};
-use portolan_kernel::isolated;
+use std::process::Command;
 
-use crate::node::{Node, ask_over, until, until_or};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use portolan_kernel::isolated;
+use portolan_kernel::namespace::is_first_user;
+
+use crate::node::{Node, ask_over, status_of, until, until_or};
+use crate::privilege::NOBODY;
 
 const USERSPACE: [&str; 2] = ["--proxy-mode", "userspace"];
 const NFTABLES: [&str; 2] = ["--proxy-mode", "nftables"];
@@ -151,4 +156,90 @@ fn who_does_not_answer_is_passed_over() {
         let (asked, failures) = load.end();
         assert_eq!(failures, Vec::<String>::new(), "of {asked}\n{}", node.log());
     });
+}
+
+/// A process of nobody, without a capability, serves ClusterIPs on the loopback and NodePorts at their addresses; its
+/// relay outlives it, too.
+#[test]
+fn who_has_no_privileges_has_services_on_the_loopback() {
+    isolated!(who_has_no_privileges_has_services_on_the_loopback, {
+        if !is_first_user() {
+            assert!(std::env::var_os("CI").is_none(), "CI has root");
+            return eprintln!("SKIPPED: only root can become nobody");
+        }
+        let at = "127.30.0.80:8080";
+        let mut node = Node::new(4);
+        only_root_has_low_ports();
+        node.lead_to(&[2, 3]);
+        node.start_as(NOBODY, "-all", &["--proxy-mode", "loopback"]);
+        node.converged_on_the_node(&[2, 3], at);
+        let relays = node.relays();
+        assert_eq!(relays.len(), 1);
+        for pid in [node.pid(), relays[0]] {
+            let uid = status_of(pid, "Uid");
+            assert!(uid.starts_with("65534\t"), "{uid}");
+            may_do_nothing(pid);
+        }
+        node.lead_to(&[3, 4, 99]);
+        node.converged_on_the_node(&[3, 4], at);
+        node.end(Signal::SIGKILL);
+        node.converged_on_the_node(&[3, 4], at);
+        node.start_as(NOBODY, "-all", &["--proxy-mode", "loopback"]);
+        node.lead_to(&[2]);
+        node.converged_on_the_node(&[2], at);
+        assert_eq!(node.relays(), relays, "the next agent adopts it");
+    });
+}
+
+/// It gives up everything, though it was given it.
+#[test]
+fn root_needs_no_privileges_for_the_loopback() {
+    isolated!(root_needs_no_privileges_for_the_loopback, {
+        let mut node = Node::new(2);
+        only_root_has_low_ports();
+        node.lead_to(&[2, 3]);
+        node.start(&["--proxy-mode", "loopback"]);
+        node.converged_on_the_node(&[2, 3], "127.30.0.80:8080");
+        for pid in [node.pid(), node.relays()[0]] {
+            may_do_nothing(pid);
+        }
+    });
+}
+
+/// With a file, and the privileges of other modes, their rules do not stay when this one takes over.
+#[test]
+fn a_node_changes_to_the_loopback_and_back() {
+    isolated!(a_node_changes_to_the_loopback_and_back, {
+        let mut node = Node::new(2);
+        only_root_has_low_ports();
+        node.lead_to(&[2, 3]);
+        let file = node.configure("mode: nftables\n");
+        node.start_with(&file, &[], None);
+        until_or(|| node.stands_alone(), || node.log());
+        node.converged(&[2, 3]);
+        node.configure("mode: loopback\n");
+        let alone = |times| node.log().matches("the rules stand alone").count() == times;
+        until_or(|| alone(2), || node.log());
+        node.converged_on_the_node(&[2, 3], "127.30.0.80:8080");
+        let rules = Command::new("nft").args(["list", "tables"]).output();
+        let rules = String::from_utf8(rules.unwrap().stdout).unwrap();
+        assert!(!rules.contains("portolan"), "{rules}");
+        node.configure("mode: nftables\n");
+        until_or(|| alone(3), || node.log());
+        node.converged(&[2, 3]);
+        until("its relay to end", || node.relays().is_empty());
+    });
+}
+
+/// Some machines let everybody have port 80.
+fn only_root_has_low_ports() {
+    std::fs::write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "1024").unwrap();
+}
+
+fn may_do_nothing(pid: Pid) {
+    for set in ["CapEff", "CapPrm", "CapInh", "CapBnd", "CapAmb"] {
+        assert_eq!(status_of(pid, set), "0000000000000000", "{set}");
+    }
+    assert_eq!(status_of(pid, "NoNewPrivs"), "1");
+    assert_eq!(status_of(pid, "Seccomp"), "2", "a filter");
 }

@@ -47,6 +47,9 @@ pub fn up(wanted: &Up) -> anyhow::Result<ExitCode> {
             "a lab has no eBPF mode yet: its nodes have no cgroups of their own, so that the programs of each would see the sockets of all"
         );
     }
+    if wanted.proxy_mode == Mode::Loopback {
+        bail!("a lab has no loopback mode: its pods reach Services at their own addresses");
+    }
     for path in &wanted.manifests {
         // Before anything is started: a wrong path is the most common mistake.
         portolan_lab::apply::read(path)?;

@@ -50,7 +50,7 @@ pub(super) fn begin(options: &ProxyOptions, has_file: bool) -> anyhow::Result<()
     let place = portolan_kernel::ebpf::place(&options.config.ebpf.pins);
     needs.writable.extend(place);
     // Sockets of relays, which other modes take away.
-    let may_relay = has_file || options.wanted.borrow().mode == Mode::Userspace;
+    let may_relay = has_file || options.wanted.borrow().mode.relay().is_some();
     if may_relay {
         make_directory(&options.state_dir);
     }
@@ -119,6 +119,11 @@ fn of(mode: Mode) -> Needs {
         Mode::Iptables | Mode::Userspace => Needs {
             programs: true,
             ..network
+        },
+        // Sockets of an ordinary user, and a relay.
+        Mode::Loopback => Needs {
+            programs: true,
+            ..Needs::default()
         },
         Mode::Ipvs => Needs {
             writable: vec![setup::NETWORK.into()],

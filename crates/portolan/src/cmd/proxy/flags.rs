@@ -44,9 +44,10 @@ pub struct Args {
     /// Count new flows through each Service port (/metrics) and to each endpoint (/counters).
     #[arg(long)]
     count_connections: bool,
-    /// Where the relay of userspace mode is found again by the next process: a directory for nobody else.
-    #[arg(long, value_name = "DIR", default_value = "/run/portolan")]
-    state_dir: PathBuf,
+    /// Where the relay of userspace mode is found again by the next process: a directory for nobody else. By default
+    /// /run/portolan, or portolan in $XDG_RUNTIME_DIR for who is not root.
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
     /// Give up every privilege, system call and writing to files that the mode does not need.
     #[arg(long, default_value_t = true, action = ArgAction::Set, num_args = 0..=1,
           require_equals = true, default_missing_value = "true")]
@@ -155,7 +156,7 @@ impl Args {
             reset_gone_connections: self.reset_gone_connections,
             count_connections: self.count_connections,
             health: self.health.config()?,
-            state_dir: self.state_dir,
+            state_dir: self.state_dir.unwrap_or_else(state_dir),
             config,
         };
         Ok(Chosen {
@@ -165,6 +166,12 @@ impl Args {
             warnings,
         })
     }
+}
+
+/// Where a process of this user may leave something until the machine is started anew.
+fn state_dir() -> PathBuf {
+    let own = std::env::var_os("XDG_RUNTIME_DIR").filter(|_| !nix::unistd::geteuid().is_root());
+    own.map_or("/run".into(), PathBuf::from).join("portolan")
 }
 
 /// Whether a configuration makes sense here, beyond what its file alone can say.

@@ -13,7 +13,8 @@ use super::sockets::Sockets;
 
 /// conntrack of this network namespace, and what is still to be looked for in it.
 pub(super) struct Flows {
-    conntrack: Conntrack,
+    /// `None` for a mode that leads no flow through it.
+    conntrack: Option<Conntrack>,
     /// Where programs of eBPF mode have the flows from outside, in whatever mode: some may live on.
     pins: PathBuf,
     sweeper: Sweeper,
@@ -29,7 +30,7 @@ impl Flows {
     /// Those of the network namespace that the calling thread is in; `relay` waits behind these doors, if there is one.
     pub(super) fn open(relay: Option<Doors>, pins: &Path) -> Result<Self, ApplyError> {
         Ok(Flows {
-            conntrack: Conntrack::open()?,
+            conntrack: Some(Conntrack::open()?),
             pins: pins.into(),
             sweeper: relay.map_or(Sweeper::default(), Sweeper::with_relay),
             standing: None,
@@ -37,13 +38,27 @@ impl Flows {
         })
     }
 
+    /// For a mode that leads no flow through conntrack: nothing is ever looked for.
+    pub(super) fn none() -> Self {
+        Flows {
+            conntrack: None,
+            pins: PathBuf::new(),
+            sweeper: Sweeper::default(),
+            standing: None,
+            namespaces_due: None,
+        }
+    }
+
     /// `snapshot` stands in the kernel.
     pub(super) fn on_stands(&mut self, snapshot: &Snapshot, sockets: &Sockets) {
+        let Some(conntrack) = &mut self.conntrack else {
+            return;
+        };
         self.sweeper.on_stands(snapshot);
         let before = self.standing.replace(snapshot.clone());
         let out = before.map(|before| newly_ejected(&before, snapshot));
         if let Some(out) = out.filter(|out| !out.is_empty()) {
-            match self.conntrack.leave(&out) {
+            match conntrack.leave(&out) {
                 Ok(count) => {
                     tracing::debug!(count, "connections that were not answered go elsewhere")
                 }
@@ -89,9 +104,12 @@ impl Flows {
         sockets: &Sockets,
         deleted: &mut u64,
     ) -> Result<(), ApplyError> {
+        let Some(conntrack) = &mut self.conntrack else {
+            return Ok(());
+        };
         sweep.protocols().into_iter().try_for_each(|protocol| {
             let is_stale = |flow: &_| sweep.is_stale(flow);
-            self.conntrack.sweep(protocol, is_stale, deleted)?;
+            conntrack.sweep(protocol, is_stale, deleted)?;
             ebpf::sweep(&self.pins, protocol, is_stale, deleted)
         })?;
         if sweep.protocols().contains(&Protocol::Udp) {

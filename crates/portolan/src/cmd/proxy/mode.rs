@@ -7,6 +7,7 @@ use portolan_dataplane::ebpf::Ebpf;
 use portolan_dataplane::iptables::Iptables;
 use portolan_dataplane::ipvs::Ipvs;
 use portolan_dataplane::nftables::Nftables;
+use portolan_kernel::confine::{self, Capability};
 use portolan_kernel::iptables::Variant;
 use portolan_kernel::ipvs::{Settings, Timeouts};
 use portolan_kernel::{EbpfTarget, IptablesTarget, IpvsTarget, NftTarget};
@@ -33,16 +34,19 @@ pub enum Mode {
     Ebpf,
     /// A relay of our own makes the connections to endpoints, the next one when one does not answer.
     Userspace,
+    /// The same without privileges: Services are reached on addresses of 127.0.0.0/8, and no rule is written.
+    Loopback,
 }
 
 impl Mode {
     /// All that there are.
-    pub(super) const ALL: [Mode; 5] = [
+    pub(super) const ALL: [Mode; 6] = [
         Mode::Nftables,
         Mode::Iptables,
         Mode::Ipvs,
         Mode::Ebpf,
         Mode::Userspace,
+        Mode::Loopback,
     ];
 
     /// As `--proxy-mode` and `/proxyMode` say it.
@@ -53,6 +57,7 @@ impl Mode {
             Mode::Ipvs => "ipvs",
             Mode::Ebpf => "ebpf",
             Mode::Userspace => "userspace",
+            Mode::Loopback => "loopback",
         }
     }
 
@@ -97,10 +102,29 @@ impl Mode {
                 let backend = userspace::backend();
                 spawn_blocking(move || loop_.run(backend, target, pace, &runtime))
             }
+            Mode::Loopback => {
+                let target = relays.open_loopback(&loop_.telemetry)?;
+                let backend = userspace::loopback();
+                spawn_blocking(move || loop_.run(backend, target, pace, &runtime))
+            }
         })
     }
 
-    /// Where the relay of this mode waits, if it has one.
+    /// Whether it changes the kernel's rules, which an ordinary user may not.
+    pub(super) fn is_privileged(self) -> bool {
+        self != Mode::Loopback
+    }
+
+    /// Which relay carries its flows, if one does.
+    pub(super) fn relay(self) -> Option<userspace::Kind> {
+        match self {
+            Mode::Userspace => Some(userspace::Kind::Portal),
+            Mode::Loopback => Some(userspace::Kind::Loopback),
+            _ => None,
+        }
+    }
+
+    /// Where the relay of this mode waits behind a portal, if it does.
     pub(super) fn doors(self) -> Option<Doors> {
         (self == Mode::Userspace).then(|| userspace::backend().doors)
     }
@@ -120,6 +144,8 @@ impl Mode {
             Mode::Ipvs => portolan_kernel::ipvs::clean_up(),
             Mode::Ebpf if they_go_on => EbpfTarget::retire(&config.ebpf),
             Mode::Ebpf => EbpfTarget::remove(&config.ebpf),
+            // Its sockets are those of its relay.
+            Mode::Loopback => Ok(()),
         }
     }
 
@@ -136,22 +162,22 @@ impl Mode {
     /// Whether this mode has what [`Mode::clean_up`] of `other` takes away.
     fn has(self, other: Mode) -> bool {
         match other {
-            Mode::Nftables | Mode::Userspace => self != Mode::Iptables,
-            Mode::Iptables | Mode::Ipvs | Mode::Ebpf => self == other,
+            Mode::Nftables | Mode::Userspace => !matches!(self, Mode::Iptables | Mode::Loopback),
+            Mode::Iptables | Mode::Ipvs | Mode::Ebpf | Mode::Loopback => self == other,
         }
     }
 
-    /// Takes away what other modes have left. Connections that they have led to endpoints live on in conntrack, or by
-    /// programs that stay.
+    /// Takes away what other modes have left, unless this one has no privileges to do so. Connections that they have led
+    /// to endpoints live on in conntrack, or by programs that stay.
     pub(super) fn clean_up_others(self, config: &Config, relays: &Relays) {
-        for other in Mode::ALL.into_iter().filter(|other| !self.has(*other)) {
+        let others = Mode::ALL.into_iter().filter(|other| !self.has(*other));
+        let may = self.is_privileged() || confine::has(Capability::NetAdmin);
+        for other in others.filter(|_| may) {
             if let Err(error) = other.clean_up(config, true) {
                 tracing::warn!(mode = other.name(), %error, "what another mode has left may still stand");
             }
         }
-        if self != Mode::Userspace {
-            relays.retire();
-        }
+        relays.retire_others(self);
     }
 }
 

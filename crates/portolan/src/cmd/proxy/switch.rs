@@ -100,7 +100,10 @@ impl Parts {
         let (release, released) = watch::channel(());
         let (stands_in, stands) = watch::channel(false);
         let loop_ = Loop {
-            flows: Flows::open(mode.doors(), &self.config.ebpf.pins)?,
+            flows: match mode.is_privileged() {
+                true => Flows::open(mode.doors(), &self.config.ebpf.pins)?,
+                false => Flows::none(),
+            },
             reflections: self.reflections.clone(),
             standing: self.standing.clone(),
             problems: self.problems.clone(),

@@ -18,7 +18,14 @@ pub(in crate::cmd::proxy) struct Decoded {
 }
 
 /// Modes that a file may name; kube-proxy's on Linux and ours.
-const MODES: [&str; 5] = ["iptables", "ipvs", "nftables", "userspace", "ebpf"];
+const MODES: [&str; 6] = [
+    "iptables",
+    "ipvs",
+    "nftables",
+    "userspace",
+    "ebpf",
+    "loopback",
+];
 const LOCAL_MODES: [&str; 4] = [
     "ClusterCIDR",
     "NodeCIDR",

@@ -130,7 +130,7 @@ fn of_modes(config: &Config) -> Vec<(bool, &'static str, &'static [&'static str]
     const IPTABLES: &[&str] = &["iptables"];
     const MARKED: &[&str] = &["iptables", "ipvs"];
     const IPVS: &[&str] = &["ipvs"];
-    const OTHERS: &[&str] = &["nftables", "ebpf", "userspace"];
+    const OTHERS: &[&str] = &["nftables", "ebpf", "userspace", "loopback"];
     vec![
         (
             iptables.masquerade_all && !nftables.masquerade_all,

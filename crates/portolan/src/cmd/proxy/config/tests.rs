@@ -134,7 +134,7 @@ fn every_mistake_is_told_with_its_line_and_field() {
         "line 16: ipvs.syncPeriod: 1s is shorter than minSyncPeriod 2s",
         "line 25: logging.flushFrequency: soon is no duration such as 30s or 10ms",
         "line 24: logging.format: xml is none of text, json",
-        "line 20: mode: magic is none of iptables, ipvs, nftables, userspace, ebpf",
+        "line 20: mode: magic is none of iptables, ipvs, nftables, userspace, ebpf, loopback",
         "line 21: nodePortAddresses: has to be a list (- value)",
         "line 22: oomScoreAdj: 1001 is no whole number from -1000 to 1000",
     ];

@@ -3,7 +3,7 @@
 //! The agent keeps a second handle of every door's socket: when the relay dies, clients wait in the doors until the next
 //! one takes them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -129,32 +129,22 @@ impl Carrier for Remote {
 
     fn open_doors(&mut self, wanted: Vec<Door>) -> Result<(), ApplyError> {
         let mut state = self.0.lock();
-        let state = &mut *state;
-        if let Some(mut former) = state.former.take() {
-            tracing::info!("a relay of another program gives its doors away");
-            match former.doors(&Ask::HandOver) {
-                Ok(doors) => {
-                    for (door, socket) in doors {
-                        state.open(door, socket)?;
-                    }
-                }
-                Err(error) => tracing::warn!(%error, "its doors are opened anew"),
-            }
-        }
-        for door in &wanted {
-            if !state.doors.contains_key(door) {
-                let socket = listen(door)?;
-                state.open(*door, socket)?;
-            }
-        }
-        let gone: Vec<Door> = state.doors.keys().copied().collect();
-        for door in gone.into_iter().filter(|door| !wanted.contains(door)) {
-            state.doors.remove(&door);
-            state
-                .say(&Ask::Close(door), None)
-                .map_err(super::told("close a door of the relay"))?;
-        }
-        Ok(())
+        state.take_over()?;
+        wanted.iter().try_for_each(|door| state.open_anew(door))?;
+        state.close_but(&wanted.into_iter().collect())
+    }
+
+    fn open_each(&mut self, wanted: &BTreeSet<Door>) -> Vec<ApplyError> {
+        let mut state = self.0.lock();
+        let mut failed = Vec::new();
+        failed.extend(state.take_over().err());
+        failed.extend(state.close_but(wanted).err());
+        failed.extend(wanted.iter().filter_map(|door| state.open_anew(door).err()));
+        failed
+    }
+
+    fn standing(&self) -> BTreeSet<Door> {
+        self.0.lock().doors.keys().copied().collect()
     }
 
     /// What the relay went by before it was ours nobody knows.
@@ -192,6 +182,40 @@ impl State {
             link.told = Some(snapshot);
         }
         Ok(number)
+    }
+
+    /// The doors of a relay of another program are ours from now on.
+    fn take_over(&mut self) -> Result<(), ApplyError> {
+        let Some(mut former) = self.former.take() else {
+            return Ok(());
+        };
+        tracing::info!("a relay of another program gives its doors away");
+        match former.doors(&Ask::HandOver) {
+            Ok(doors) => doors
+                .into_iter()
+                .try_for_each(|(door, socket)| self.open(door, socket)),
+            Err(error) => {
+                tracing::warn!(%error, "its doors are opened anew");
+                Ok(())
+            }
+        }
+    }
+
+    fn close_but(&mut self, wanted: &BTreeSet<Door>) -> Result<(), ApplyError> {
+        let all: Vec<Door> = self.doors.keys().copied().collect();
+        for door in all.into_iter().filter(|door| !wanted.contains(door)) {
+            self.doors.remove(&door);
+            self.say(&Ask::Close(door), None)
+                .map_err(super::told("close a door of the relay"))?;
+        }
+        Ok(())
+    }
+
+    fn open_anew(&mut self, door: &Door) -> Result<(), ApplyError> {
+        match self.doors.contains_key(door) {
+            true => Ok(()),
+            false => self.open(*door, listen(door)?),
+        }
     }
 
     fn open(&mut self, door: Door, socket: Socket) -> Result<(), ApplyError> {

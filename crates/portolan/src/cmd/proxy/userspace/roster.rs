@@ -26,6 +26,20 @@ const DRAINING_MAX: usize = 8;
 pub(super) struct Roster {
     dir: PathBuf,
     prefix: String,
+    kind: Kind,
+}
+
+/// How flows come to a relay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::cmd::proxy) enum Kind {
+    /// By rules of the kernel.
+    Portal,
+    /// Clients connect to its doors.
+    Loopback,
+}
+
+impl Kind {
+    pub(super) const ALL: [Kind; 2] = [Kind::Portal, Kind::Loopback];
 }
 
 /// What is said to and by one relay.
@@ -114,11 +128,16 @@ fn unexpected(tell: &Tell) -> io::Error {
 
 impl Roster {
     /// Of the calling thread's network namespace. The directory is made when it is needed.
-    pub(super) fn here(dir: &Path) -> io::Result<Roster> {
+    pub(super) fn here(dir: &Path, kind: Kind) -> io::Result<Roster> {
         let netns = std::fs::metadata("/proc/thread-self/ns/net")?.ino();
+        let name = match kind {
+            Kind::Portal => "relay",
+            Kind::Loopback => "loopback",
+        };
         Ok(Roster {
             dir: dir.into(),
-            prefix: format!("relay-{netns}-"),
+            prefix: format!("{name}-{netns}-"),
+            kind,
         })
     }
 
@@ -176,7 +195,9 @@ impl Roster {
         let mut command = Command::new("/proc/self/exe");
         command
             .arg0("portolan")
-            .args(["relay", "--portal", "--verbosity"])
+            .arg("relay")
+            .args((self.kind == Kind::Portal).then_some("--portal"))
+            .arg("--verbosity")
             .arg(how.verbosity.to_string())
             .args(["--logging-format", &how.logging_format])
             .stdin(OwnedFd::from(listener))

@@ -26,7 +26,7 @@ fn relay(roster: &Roster, program: &str, drains: bool) -> Receiver<Ask> {
 }
 
 fn roster(dir: &Path) -> Roster {
-    let roster = Roster::here(&dir.join("state")).unwrap();
+    let roster = Roster::here(&dir.join("state"), Kind::Portal).unwrap();
     roster.make_dir().unwrap();
     roster
 }
@@ -72,7 +72,7 @@ fn nobody_else_may_talk_to_relays() {
     roster(dir.path());
     let mode = std::fs::metadata(&path).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o700);
-    let file = Roster::here(Path::new("/proc/self/exe/state")).unwrap();
+    let file = Roster::here(Path::new("/proc/self/exe/state"), Kind::Portal).unwrap();
     let error = file.make_dir().unwrap_err().to_string();
     assert!(error.contains("--state-dir"), "{error}");
 }
