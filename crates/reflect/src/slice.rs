@@ -57,11 +57,10 @@ pub(crate) fn facts(
             message: format!("EndpointSlice {name}: {what}"),
         });
     };
-    let family = match slice.address_type.as_deref() {
-        Some("IPv4") => Family::V4,
-        Some("IPv6") => Family::V6,
-        Some("FQDN") => return SliceFacts::default(),
-        other => {
+    let family = match (family(slice), slice.address_type.as_deref()) {
+        (Some(family), _) => family,
+        (None, Some("FQDN")) => return SliceFacts::default(),
+        (None, other) => {
             wrong(format!(
                 "addressType {:?} is none of IPv4, IPv6, FQDN.",
                 other.unwrap_or_default()
@@ -101,6 +100,15 @@ pub(crate) fn facts(
     facts.endpoints = best(endpoints.into_iter().map(numbered).collect());
     facts.ports = ports.into();
     facts
+}
+
+/// Of the addresses in a slice; `None` for names, and for what nobody knows.
+pub(crate) fn family(slice: &wire::EndpointSlice) -> Option<Family> {
+    match slice.address_type.as_deref() {
+        Some("IPv4") => Some(Family::V4),
+        Some("IPv6") => Some(Family::V6),
+        _ => None,
+    }
 }
 
 /// Sorted by address, each address once. Of several entries with one address (a pod's address is reused while the old

@@ -4,14 +4,16 @@
 //! however many events there were. Nothing is said before every kind has been listed fully, and what a new listing
 //! does not name is gone (law 9).
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
 use portolan_k8s::watch::Event;
 use portolan_k8s::{Timestamp, wire};
-use portolan_model::{Endpoint, PortKey, Problem, ServiceName, ServicePort, Snapshot, packed};
+use portolan_model::{
+    Endpoint, Family, PortKey, Problem, ServiceName, ServicePort, Snapshot, packed,
+};
 
 use crate::names::Names;
 use crate::node::{self, NodeOptions};
@@ -29,8 +31,8 @@ pub struct Reflection {
     pub snapshot: Arc<Snapshot>,
     /// What is wrong with Services as they are written.
     pub problems: Problems,
-    /// Oldest trigger time among the slices that came since the last Reflection.
-    pub triggered: Option<Timestamp>,
+    /// Oldest trigger time among the slices of each family that came since the last Reflection.
+    pub triggered: BTreeMap<Family, Timestamp>,
     /// When the oldest of the events that led to it was received, if somebody has looked at the clock.
     pub received: Option<Instant>,
     /// Whether load balancers may send traffic to this node (KEP-3836): it is not about to be removed.
@@ -50,7 +52,7 @@ pub struct Tracker {
     slices: HashMap<ServiceName, Arc<str>>,
     snapshot: Snapshot,
     problems: Problems,
-    triggered: Option<Timestamp>,
+    triggered: BTreeMap<Family, Timestamp>,
     dirty: HashSet<ServiceName>,
     dirty_node: bool,
     listing: [Listing; 3],
@@ -99,7 +101,7 @@ impl Tracker {
             slices: HashMap::new(),
             snapshot: Snapshot::default(),
             problems: Problems::default(),
-            triggered: None,
+            triggered: BTreeMap::new(),
             dirty: HashSet::new(),
             dirty_node: true,
             listing: Default::default(),
@@ -126,7 +128,7 @@ impl Tracker {
             slices: HashMap::new(),
             snapshot: Snapshot::default(),
             problems: Problems::default(),
-            triggered: None,
+            triggered: BTreeMap::new(),
             dirty: HashSet::new(),
             dirty_node: true,
             listing,
@@ -236,7 +238,7 @@ impl Tracker {
         Some(Reflection {
             snapshot: Arc::new(self.snapshot.clone()),
             problems: self.problems.clone(),
-            triggered: self.triggered.take(),
+            triggered: std::mem::take(&mut self.triggered),
             received: None,
             node_eligible: self.node.as_ref().is_none_or(node::is_eligible),
         })
@@ -362,8 +364,10 @@ impl Tracker {
             .and_then(|all| all.get(TRIGGER_TIME));
         let time = text.and_then(|text| text.parse::<Timestamp>().ok());
         // During a listing the times are old news.
-        if self.listing[SLICES].complete && self.listing[SLICES].named.is_none() {
-            self.triggered = [self.triggered, time].into_iter().flatten().min();
+        let is_news = self.listing[SLICES].complete && self.listing[SLICES].named.is_none();
+        if let (true, Some(time), Some(family)) = (is_news, time, slice::family(slice)) {
+            let oldest = self.triggered.entry(family).or_insert(time);
+            *oldest = time.min(*oldest);
         }
     }
 

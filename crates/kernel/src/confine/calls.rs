@@ -79,6 +79,23 @@ pub(super) fn only_those_for(needs: &Needs) -> Result<bool> {
     }
 }
 
+/// Asks personality(2) what it is, and changes nothing: everybody may, and it is not in the list.
+const ASK_PERSONALITY: libc::c_ulong = 0xffff_ffff;
+
+/// Whether a filter of ours is there already.
+pub(super) fn stand() -> bool {
+    let zero: libc::c_ulong = 0;
+    // SAFETY: this option takes no pointer; without a filter of any kind it tells 0.
+    let mode = unsafe { libc::prctl(libc::PR_GET_SECCOMP, zero, zero, zero, zero) };
+    match Errno::result(mode) {
+        // This kernel was built without it.
+        Err(_) => true,
+        Ok(0) => ARCHITECTURE.is_none(),
+        // SAFETY: the call takes a number.
+        Ok(_) => unsafe { libc::personality(ASK_PERSONALITY) == -1 },
+    }
+}
+
 fn filter(architecture: u32, allowed: &[(libc::c_long, Check)]) -> Vec<libc::sock_filter> {
     let mut list = vec![
         load(ARCHITECTURE_AT),

@@ -59,10 +59,7 @@ struct Words {
 /// if they are another user's (no_new_privs). Those of `wanted` that it has not are no mistake: what needs one will say so.
 /// Returns those that it has.
 pub fn keep_only(wanted: &[Capability]) -> Result<Vec<Capability>> {
-    let mut mask = [0_u32; 2];
-    for capability in wanted {
-        mask[*capability as usize / 32] |= 1 << (*capability as usize % 32);
-    }
+    let mask = mask(wanted);
     for number in 0..=LAST_MAX {
         let kept = mask[number as usize / 32] & (1 << (number % 32)) != 0;
         // Whoever may not give up those of others has none to give.
@@ -94,6 +91,27 @@ pub fn keep_only(wanted: &[Capability]) -> Result<Vec<Capability>> {
     }
     prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0).map_err(|e| Error::call("refuse new privileges", e))?;
     Ok(kept)
+}
+
+/// Whether the calling thread has these at most, and cannot get others.
+pub(super) fn has_no_more_than(wanted: &[Capability]) -> bool {
+    let mask = mask(wanted);
+    let within = |words: [Words; 2]| {
+        let all = words.iter().zip(mask);
+        all.clone().all(|(words, mask)| words.permitted & !mask == 0)
+    };
+    let zero: libc::c_ulong = 0;
+    // SAFETY: this option takes numbers and no pointers.
+    let refuses = unsafe { libc::prctl(libc::PR_GET_NO_NEW_PRIVS, zero, zero, zero, zero) } == 1;
+    refuses && read().is_ok_and(within)
+}
+
+fn mask(wanted: &[Capability]) -> [u32; 2] {
+    let mut mask = [0; 2];
+    for capability in wanted {
+        mask[*capability as usize / 32] |= 1 << (*capability as usize % 32);
+    }
+    mask
 }
 
 /// Whether the calling thread has it.

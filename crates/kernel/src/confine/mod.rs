@@ -53,5 +53,11 @@ pub fn confine(needs: &Needs) -> Result<Confined> {
     })
 }
 
+/// Whether this process can do no more than that already, because it has been confined before and runs itself anew: each of
+/// the three is tried, as far as this kernel has it.
+pub fn stands(needs: &Needs) -> bool {
+    capabilities::has_no_more_than(&needs.capabilities) && writes::stand() && calls::stand()
+}
+
 #[cfg(test)]
 mod tests;

@@ -107,6 +107,26 @@ fn what_is_needed_is_kept() {
 }
 
 #[test]
+fn who_says_that_it_is_confined_is_not_believed() {
+    isolated!(who_says_that_it_is_confined_is_not_believed, {
+        let needs = Needs {
+            capabilities: vec![Capability::NetAdmin],
+            ..Needs::default()
+        };
+        assert!(!stands(&needs));
+        // What a runtime of containers does for everybody is not enough.
+        keep_only(&needs.capabilities).unwrap();
+        assert!(capabilities::has_no_more_than(&needs.capabilities));
+        assert!(!capabilities::has_no_more_than(&[]), "one too many");
+        assert!(!writes::stand() && !calls::stand());
+        writes::only_below(&[]).unwrap();
+        assert!(writes::stand() && !stands(&needs));
+        calls::only_those_for(&needs).unwrap();
+        assert!(stands(&needs));
+    });
+}
+
+#[test]
 fn a_newer_call_is_unknown_and_others_are_refused() {
     isolated!(a_newer_call_is_unknown_and_others_are_refused, {
         confine(&Needs::default()).unwrap();

@@ -59,6 +59,17 @@ pub(super) fn only_below(paths: &[PathBuf]) -> Result<bool> {
     done.map_err(|e| Error::call("restrict where this process writes (Landlock)", e))
 }
 
+/// Whether files cannot be written already: one of this very process, which nobody needs and which everybody else may
+/// open. Nothing is written.
+pub(super) fn stand() -> bool {
+    let opened = open(
+        c"/proc/self/comm",
+        OFlag::O_WRONLY | OFlag::O_CLOEXEC,
+        Mode::empty(),
+    );
+    version() == 0 || opened.is_err_and(|error| error == Errno::EACCES)
+}
+
 /// The version of the interface; 0 without one, also if it was switched off at boot.
 fn version() -> i64 {
     let nothing = std::ptr::null::<Handled>();

@@ -40,20 +40,6 @@ impl Conntrack {
         })
     }
 
-    /// Asks about every flow of `protocol`, and deletes those of which `is_stale` says so; counts them in `deleted`,
-    /// also when it fails in the middle. Costs one step for each flow of the protocol.
-    pub fn sweep(
-        &mut self,
-        protocol: Protocol,
-        is_stale: impl Fn(&Flow) -> bool,
-        deleted: &mut u64,
-    ) -> Result<(), ApplyError> {
-        for family in Family::ALL {
-            self.sweep_family(family, protocol, &is_stale, deleted)?;
-        }
-        Ok(())
-    }
-
     /// Where a flow was going that `client` began and whose packets were sent to `replier` instead; `None` if there is
     /// no such flow, or if it was going there by itself.
     pub fn original(
@@ -75,11 +61,13 @@ impl Conntrack {
         Ok(translated.map(|flow| flow.destination))
     }
 
-    fn sweep_family(
+    /// Asks about every flow of `protocol` and `family`, and deletes those of which `is_stale` says so; counts them in
+    /// `deleted`, also when it fails in the middle. Costs one step for each such flow.
+    pub fn sweep(
         &mut self,
         family: Family,
         protocol: Protocol,
-        is_stale: &impl Fn(&Flow) -> bool,
+        is_stale: impl Fn(&Flow) -> bool,
         deleted: &mut u64,
     ) -> Result<(), ApplyError> {
         let doing = format!("cannot list the {protocol} flows of conntrack");

@@ -249,12 +249,9 @@ fn datagrams_leave_an_endpoint_that_is_gone() {
             let pins = &bed.location.pins;
             let mut deleted = 0;
             let look = || {
-                sweep(
-                    pins,
-                    Protocol::Udp,
-                    |flow| found.is_stale(flow),
-                    &mut deleted,
-                )
+                let is_stale = |flow: &Flow| found.is_stale(flow);
+                let mut sweep = |family| sweep(pins, family, Protocol::Udp, is_stale, &mut deleted);
+                Family::ALL.into_iter().try_for_each(&mut sweep)
             };
             bed.node.run(look).unwrap().unwrap();
             deleted

@@ -52,8 +52,10 @@ impl World {
         if let Some(sweep) = self.sweeper.begin(self.time) {
             for protocol in sweep.protocols() {
                 let is_stale = |flow: &_| sweep.is_stale(flow);
-                let done = self.conntrack.sweep(protocol, is_stale, &mut deleted);
-                done.unwrap();
+                for family in Family::ALL {
+                    let done = (self.conntrack).sweep(family, protocol, is_stale, &mut deleted);
+                    done.unwrap();
+                }
             }
         }
         self.sweeper.end(self.time, Duration::ZERO, true);
@@ -71,7 +73,7 @@ impl World {
                 }
                 false
             };
-            let swept = self.conntrack.sweep(Protocol::Sctp, see, &mut 0);
+            let swept = self.conntrack.sweep(Family::of(destination.ip()), Protocol::Sctp, see, &mut 0);
             swept.unwrap();
             if let Some(endpoint) = found.get() {
                 return endpoint;
@@ -296,8 +298,10 @@ fn a_sweep_asks_once_for_each_flow_and_holds_none() {
                 asked.set(asked.get() + 1);
                 stale
             };
-            let done = world.conntrack.sweep(Protocol::Udp, answer, &mut deleted);
-            done.unwrap();
+            for family in Family::ALL {
+                let done = (world.conntrack).sweep(family, Protocol::Udp, answer, &mut deleted);
+                done.unwrap();
+            }
             (asked.get(), deleted)
         };
         sweep(false);

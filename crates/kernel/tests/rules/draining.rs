@@ -61,8 +61,10 @@ impl World {
         if let Some(sweep) = self.sweeper.begin(self.time) {
             for protocol in sweep.protocols() {
                 let is_stale = |flow: &_| sweep.is_stale(flow);
-                let swept = self.conntrack.sweep(protocol, is_stale, &mut 0);
-                swept.unwrap();
+                for family in Family::ALL {
+                    let swept = self.conntrack.sweep(family, protocol, is_stale, &mut 0);
+                    swept.unwrap();
+                }
             }
         }
         self.sweeper.end(self.time, Duration::ZERO, true);

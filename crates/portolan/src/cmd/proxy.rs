@@ -184,6 +184,15 @@ fn with_mode(told: &Config, file: &config::file::File, first: &Wanted) -> anyhow
     flags::wanted(&config, first.node.service_cidrs.clone())
 }
 
+/// Where a thread waits that blocks now and then: its own, since that of everybody may be shut down while it waits, and
+/// whoever waits there panics. What it waits for tells it of the end.
+fn waiting() -> anyhow::Result<tokio::runtime::Runtime> {
+    let built = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    built.context("cannot start the runtime of a thread")
+}
+
 /// Settings of the kernel that concern everything; a proxy without them is better than none.
 fn set_up(config: &Config) -> ExitCode {
     let failed = setup::conntrack(&config.conntrack);
@@ -281,16 +290,12 @@ pub async fn serve(options: ProxyOptions) -> anyhow::Result<()> {
         problems::tell(client, problems).await;
         Ok(())
     });
-    let handle = tokio::runtime::Handle::current();
     let (standing_in, standing) = watch::channel(None);
     let checks = node_checks::Servers::new(Arc::clone(&telemetry));
     tasks.spawn(checks.follow(standing.clone(), problems_in.clone(), node_checks::RETRY));
     if options.reset_gone_connections {
         let worker = resets::Worker::open(standing, Arc::clone(&telemetry))?;
-        tasks.spawn_blocking(move || {
-            worker.run(&handle);
-            Ok(())
-        });
+        tasks.spawn_blocking(move || worker.run());
     }
     let parts = switch::Parts {
         reflections,

@@ -17,7 +17,7 @@ use portolan_kernel::cgroup::Cgroup;
 use portolan_kernel::command::CommandNamespaces;
 use portolan_kernel::topology::Host;
 use portolan_kernel::{Conntrack, isolated, namespace};
-use portolan_model::{Flow, Protocol};
+use portolan_model::{Family, Flow, Protocol};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -354,7 +354,8 @@ fn is_tracked(bed: &Bed, to: SocketAddr) -> bool {
     let mut forget = || {
         let mut count = 0;
         let is_one = |flow: &Flow| flow.destination == to;
-        conntrack.sweep(Protocol::Udp, is_one, &mut count).unwrap();
+        let swept = conntrack.sweep(Family::of(to.ip()), Protocol::Udp, is_one, &mut count);
+        swept.unwrap();
         count > 0
     };
     forget();

@@ -195,6 +195,16 @@ impl Node {
         self.run(command.arg("--kubeconfig").arg(kubeconfig).args(arguments));
     }
 
+    /// Starts the proxy with these arguments, and a variable in its environment.
+    pub fn start_in(&mut self, variable: (&str, &str), arguments: &[&str]) {
+        self.user = None;
+        let mut command = Command::new(PORTOLAN);
+        command.env(variable.0, variable.1);
+        command.args(["proxy", "--cluster-cidr", "10.0.0.0/8", "--kubeconfig"]);
+        let kubeconfig = self.server.kubeconfig();
+        self.run(command.arg(kubeconfig).args(arguments));
+    }
+
     fn run(&mut self, command: &mut Command) {
         command
             .args(["--hostname-override", "n1", "--state-dir"])

@@ -131,6 +131,21 @@ fn programs_that_the_proxy_runs_can_do_no_more() {
     });
 }
 
+/// The variable by which a proxy tells itself that it is confined says nothing by itself.
+#[test]
+fn who_says_that_it_is_confined_is_confined_nevertheless() {
+    isolated!(who_says_that_it_is_confined_is_confined_nevertheless, {
+        let mut node = Node::new(2);
+        node.lead_to(&[2, 3]);
+        node.start_in(("PORTOLAN_CONFINED", "1"), &["--proxy-mode", "nftables"]);
+        until_or(|| node.stands_alone(), || node.log());
+        assert_eq!(node.status("CapEff"), NETWORK);
+        assert_eq!(node.status("Seccomp"), "2", "a filter");
+        let told = "PORTOLAN_CONFINED is set, and nothing was given up before";
+        assert!(node.log().contains(told), "{}", node.log());
+    });
+}
+
 /// A change of more than the mode is obeyed by beginning anew, more often than the kernel would let a process confine
 /// itself.
 #[test]

@@ -258,14 +258,13 @@ fn trigger_times_are_of_changes_not_of_listings() {
     let mut tracker = begun();
     tracker.slice(Event::InitApply(with_time("2026-01-01T00:00:00Z")));
     tracker = listed(tracker);
-    assert_eq!(tracker.reflect().unwrap().triggered, None);
+    assert!(tracker.reflect().unwrap().triggered.is_empty());
     tracker.slice(Event::Apply(with_time("2026-01-01T00:00:09Z")));
     tracker.slice(Event::Apply(with_time("2026-01-01T00:00:07Z")));
     tracker.service(Event::Apply(web("172.30.0.9")));
-    assert_eq!(
-        tracker.reflect().unwrap().triggered,
-        "2026-01-01T00:00:07Z".parse().ok()
-    );
+    let oldest = "2026-01-01T00:00:07Z".parse().unwrap();
+    let told = tracker.reflect().unwrap().triggered;
+    assert_eq!(told, [(Family::V4, oldest)].into());
 }
 
 /// One step of a random history.

@@ -8,7 +8,7 @@ use portolan_dataplane::ebpf::outside::{
     PAIR_LEN, TRANSLATION_LEN, TUPLE_LEN, Translation, Tuple, read_pair, read_translation,
     read_tuple, tuple_of,
 };
-use portolan_model::{ApplyError, Flow, Protocol};
+use portolan_model::{ApplyError, Family, Flow, Protocol};
 
 use super::maps::{PAIRS_MAX, TABLES};
 use super::{of_namespace, programs_of, tables_of};
@@ -25,19 +25,21 @@ const QUIET_MAX_S: u32 = 24 * 60 * 60;
 
 /// The flows of one family.
 pub(super) struct Table {
+    family: Family,
     map: HashMap<MapData, [u8; TUPLE_LEN], [u8; TRANSLATION_LEN]>,
     steps_max: usize,
 }
 
-/// Asks about every flow of `protocol` that programs at devices of this network namespace translate, and forgets those
+/// Asks about every flow of `protocol` and `family` that programs at devices of this network namespace translate, and forgets those
 /// of which `is_stale` says so; counts them in `deleted`. Where there are no such programs, there is nothing to do.
 pub fn sweep(
     pins: &Path,
+    family: Family,
     protocol: Protocol,
     is_stale: impl Fn(&Flow) -> bool,
     deleted: &mut u64,
 ) -> Result<(), ApplyError> {
-    for mut table in tables(pins)? {
+    for mut table in tables(pins)?.into_iter().filter(|t| t.family == family) {
         let mut stale = Vec::new();
         table.each(protocol, |key, flow| {
             let told = Flow {
@@ -106,11 +108,15 @@ pub(super) fn are_in_use(pins: &Path) -> Result<bool, ApplyError> {
 /// Those that are pinned.
 fn tables(pins: &Path) -> Result<Vec<Table>, ApplyError> {
     let directory = tables_of(&of_namespace(pins)?);
-    let flows = TABLES.iter().filter(|(name, _)| name.starts_with("flows"));
-    let there = flows.map(|(name, most)| (directory.join(name), *most));
-    let there = there.filter(|(path, _)| path.exists());
-    let table = |(path, most): (std::path::PathBuf, u32)| {
+    let named = [(Family::V4, "flows_v4"), (Family::V6, "flows_v6")].into_iter();
+    let rooms = named.filter_map(|(family, name)| {
+        let (_, most) = TABLES.iter().find(|(table, _)| *table == name)?;
+        Some((family, directory.join(name), *most))
+    });
+    let there = rooms.filter(|(_, path, _)| path.exists());
+    let table = |(family, path, most): (Family, std::path::PathBuf, u32)| {
         Ok(Table {
+            family,
             map: hash(open(&path)?)?,
             steps_max: most as usize * STEPS_PER_ENTRY,
         })

@@ -33,11 +33,6 @@ pub(super) fn handed_on() -> Option<(&'static str, &'static str)> {
 
 /// Gives up everything that is not needed, before there is a second thread.
 pub(super) fn begin(options: &ProxyOptions, has_file: bool) -> anyhow::Result<()> {
-    if std::env::var_os(DONE).is_some() {
-        IS_CONFINED.store(true, Ordering::Relaxed);
-        tracing::info!("everything else was given up before");
-        return Ok(());
-    }
     let kubeconfig = options.kubeconfig.as_deref();
     if uses_plugins(kubeconfig) {
         tracing::warn!(
@@ -55,6 +50,14 @@ pub(super) fn begin(options: &ProxyOptions, has_file: bool) -> anyhow::Result<()
         make_directory(&options.state_dir);
     }
     needs.writable.push(options.state_dir.clone());
+    if std::env::var_os(DONE).is_some() {
+        if confine::stands(&needs) {
+            IS_CONFINED.store(true, Ordering::Relaxed);
+            tracing::info!("everything else was given up before");
+            return Ok(());
+        }
+        tracing::warn!("{DONE} is set, and nothing was given up before: that is done now");
+    }
     if needs.programs {
         make_lock();
     }

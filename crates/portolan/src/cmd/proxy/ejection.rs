@@ -16,19 +16,22 @@ mod ear;
 pub(super) mod flags;
 pub(super) mod report;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use portolan_kernel::Conntrack;
+use portolan_kernel::conntrack::NewFlows;
 use portolan_model::health::{Answer, Config, Detector, FlowKey, FlowState, News, Order};
 use portolan_model::{Listener, Overlay, Protocol};
 use portolan_reflect::Reflection;
 use portolan_relay::Dial;
-use tokio::runtime::Handle;
+use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::metrics::Telemetry;
+use super::waiting;
 pub(super) use dials::DIALS_WAITING_MAX;
 use dials::Dials;
 use ear::Ear;
@@ -58,7 +61,7 @@ impl Parts {
     /// everything else goes on, and the log says why.
     pub(super) fn spawn(self, tasks: &mut JoinSet<anyhow::Result<()>>) {
         let senses = self.config.map(|config| (config, senses()));
-        let (config, (conntrack, ear)) = match senses {
+        let (config, (conntrack, flows)) = match senses {
             Some((config, Ok(senses))) => (config, senses),
             none => {
                 if let Some((_, Err(error))) = none {
@@ -70,7 +73,7 @@ impl Parts {
         };
         let (events, told) = mpsc::channel(report::EVENTS_WAITING_MAX);
         tasks.spawn(report::write(self.client, told));
-        let watcher = Watcher {
+        let watcher = move |ear| Watcher {
             conntrack,
             ear,
             detector: Detector::new(config),
@@ -86,16 +89,19 @@ impl Parts {
             },
             telemetry: self.telemetry,
         };
-        let runtime = Handle::current();
         tasks.spawn_blocking(move || {
-            watcher.run(&runtime);
+            let runtime = waiting()?;
+            let ear = runtime.block_on(async { Ear::of(flows) })?;
+            watcher(ear).run(&runtime);
             Ok(())
         });
     }
 }
 
-fn senses() -> anyhow::Result<(Conntrack, Ear)> {
-    Ok((Conntrack::open()?, Ear::open()?))
+fn senses() -> anyhow::Result<(Conntrack, NewFlows)> {
+    let flows = NewFlows::open()?;
+    flows.listen()?;
+    Ok((Conntrack::open()?, flows))
 }
 
 /// The thread's belongings.
@@ -114,8 +120,8 @@ struct Watcher {
 }
 
 impl Watcher {
-    /// Works until no more Reflections can come.
-    fn run(mut self, runtime: &Handle) {
+    /// Works until no more Reflections can come, on a runtime of its own.
+    fn run(mut self, runtime: &Runtime) {
         let start = Instant::now();
         // A Reflection may be there already.
         self.said.mark_changed();
@@ -131,7 +137,7 @@ impl Watcher {
                     self.detector.on_check(start.elapsed(), id, answer);
                 }
             }
-            // What this thread spawns lives on the runtime.
+            // What this thread spawns lives there, too.
             let _inside = runtime.enter();
             self.step(start);
         }
@@ -267,7 +273,7 @@ impl Watcher {
             if let Some(reflection) = said {
                 // How long the change of the API took has been measured before.
                 self.publish(Reflection {
-                    triggered: None,
+                    triggered: BTreeMap::new(),
                     received: None,
                     ..reflection
                 });

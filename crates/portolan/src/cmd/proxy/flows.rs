@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use portolan_kernel::{Conntrack, ebpf};
-use portolan_model::{ApplyError, Doors, Protocol, Snapshot, Sweep, Sweeper, newly_ejected};
+use portolan_model::{
+    ApplyError, Doors, Family, Flow, Protocol, Snapshot, Sweep, Sweeper, newly_ejected,
+};
 
 use super::metrics::Telemetry;
 use super::sockets::Sockets;
@@ -88,9 +90,15 @@ impl Flows {
             return;
         };
         let mut deleted = 0;
-        let result = self.look(&sweep, &telemetry.sockets, &mut deleted);
+        let mut look = |family| {
+            let (began, mut count) = (Instant::now(), 0);
+            let result = self.look(family, &sweep, &telemetry.sockets, &mut count);
+            telemetry.swept(family, count, began.elapsed(), result.is_ok());
+            deleted += count;
+            result
+        };
+        let result = Family::ALL.into_iter().try_for_each(&mut look);
         let took = began.elapsed();
-        telemetry.swept(deleted, took, result.is_ok());
         self.sweeper.end(start.elapsed(), took, result.is_ok());
         match result {
             Ok(()) => tracing::debug!(deleted, ?took, "stale flows forgotten"),
@@ -100,6 +108,7 @@ impl Flows {
 
     fn look(
         &mut self,
+        family: Family,
         sweep: &Sweep,
         sockets: &Sockets,
         deleted: &mut u64,
@@ -109,11 +118,12 @@ impl Flows {
         };
         sweep.protocols().into_iter().try_for_each(|protocol| {
             let is_stale = |flow: &_| sweep.is_stale(flow);
-            conntrack.sweep(protocol, is_stale, deleted)?;
-            ebpf::sweep(&self.pins, protocol, is_stale, deleted)
+            conntrack.sweep(family, protocol, is_stale, deleted)?;
+            ebpf::sweep(&self.pins, family, protocol, is_stale, deleted)
         })?;
         if sweep.protocols().contains(&Protocol::Udp) {
-            *deleted += sockets.sweep(|flow| sweep.is_stale(flow))?;
+            let of_family = |flow: &Flow| Family::of(flow.destination.ip()) == family;
+            *deleted += sockets.sweep(|flow| of_family(flow) && sweep.is_stale(flow))?;
         }
         Ok(())
     }

@@ -1,12 +1,15 @@
 //! What can be measured: names of kube-proxy where the meaning is the same, our own where it is not.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use portolan_k8s::Timestamp;
 use portolan_model::reset::Look;
 use portolan_model::sync::Outcome;
-use portolan_model::{Action, FrontendKind, Snapshot, TrafficPolicy, decide};
+use portolan_model::{
+    Action, Family as IpFamily, FrontendKind, Snapshot, TrafficPolicy, decide,
+};
 use portolan_reflect::Reflection;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -27,19 +30,25 @@ use super::process::Process;
 use super::relayed::Relayed;
 use super::sockets::Sockets;
 
+/// Labels of what kube-proxy, with a loop for each family, tells of each: `ip_family`.
+type ByFamily = [(&'static str, &'static str); 1];
+const FAMILIES: [ByFamily; 2] = [[("ip_family", "IPv4")], [("ip_family", "IPv6")]];
+
+type Seconds = Gauge<f64, std::sync::atomic::AtomicU64>;
+
 /// Metrics and health of one proxy.
 #[derive(Debug)]
 pub(super) struct Telemetry {
     registry: Registry,
-    duration: Histogram,
-    programming: Histogram,
+    duration: Family<ByFamily, Histogram>,
+    programming: Family<ByFamily, Histogram>,
     delays: Delays,
-    last_sync: Gauge<f64, std::sync::atomic::AtomicU64>,
-    failures: Counter,
-    iptables_failures: Counter,
+    last_sync: Family<ByFamily, Seconds>,
+    failures: Family<ByFamily, Counter>,
+    iptables_failures: Family<ByFamily, Counter>,
     repairs: Counter,
-    flows_deleted: Counter,
-    sweeps: Histogram,
+    flows_deleted: Family<ByFamily, Counter>,
+    sweeps: Family<ByFamily, Histogram>,
     sweep_failures: Counter,
     resets: Counter,
     reset_failures: Counter,
@@ -58,9 +67,9 @@ pub(super) struct Telemetry {
     pub(super) pages: Pages,
     process: Process,
     /// When the newest change came.
-    queued: Gauge<f64, std::sync::atomic::AtomicU64>,
-    /// Service ports whose policy drops what comes to this node, by policy.
-    without_local: Family<[(&'static str, &'static str); 1], Gauge>,
+    queued: Family<ByFamily, Seconds>,
+    /// Service ports whose policy drops what comes to this node, by policy and family.
+    without_local: Family<[(&'static str, &'static str); 2], Gauge>,
     relayed: Relayed,
     state: Mutex<State>,
 }
@@ -74,7 +83,7 @@ struct State {
     /// Since when the newest Snapshot waits to be programmed.
     waiting: Option<Instant>,
     updated: Option<SystemTime>,
-    triggered: Option<Timestamp>,
+    triggered: BTreeMap<IpFamily, Timestamp>,
     /// When the oldest event that waits was received.
     received: Option<Instant>,
 }
@@ -95,15 +104,15 @@ impl Telemetry {
     pub(super) fn new(sync_period: Duration) -> Self {
         let mut registry = Registry::default();
         let telemetry = Telemetry {
-            duration: Histogram::new(exponential_buckets(0.001, 2.0, 15)),
-            programming: Histogram::new(exponential_buckets(0.001, 2.0, 18)),
+            duration: Family::new_with_constructor(|| buckets(15)),
+            programming: Family::new_with_constructor(|| buckets(18)),
             delays: Delays::default(),
-            last_sync: Gauge::default(),
-            failures: Counter::default(),
-            iptables_failures: Counter::default(),
+            last_sync: Family::default(),
+            failures: Family::default(),
+            iptables_failures: Family::default(),
             repairs: Counter::default(),
-            flows_deleted: Counter::default(),
-            sweeps: Histogram::new(exponential_buckets(0.001, 2.0, 15)),
+            flows_deleted: Family::default(),
+            sweeps: Family::new_with_constructor(|| buckets(15)),
             sweep_failures: Counter::default(),
             resets: Counter::default(),
             reset_failures: Counter::default(),
@@ -117,7 +126,7 @@ impl Telemetry {
             sockets: Sockets::register(&mut registry),
             pages: Pages::default(),
             process: Process::register(&mut registry),
-            queued: Gauge::default(),
+            queued: Family::default(),
             without_local: Family::default(),
             relayed: Relayed::register(&mut registry),
             state: Mutex::new(State {
@@ -127,7 +136,7 @@ impl Telemetry {
             registry: Registry::default(),
         };
         let t = &telemetry;
-        let mut kube = |name: &str, help: &str, metric: &Histogram| {
+        let mut kube = |name: &str, help: &str, metric: &Family<ByFamily, Histogram>| {
             registry.register(name, help, metric.clone())
         };
         kube(
@@ -245,13 +254,15 @@ impl Telemetry {
 
     /// A new Snapshot is to be programmed.
     pub(super) fn wanted(&self, reflection: Reflection) {
-        self.queued.set(seconds(SystemTime::now()));
+        for family in FAMILIES {
+            (self.queued.get_or_create(&family)).set(seconds(SystemTime::now()));
+        }
         let mut state = self.lock();
         state.waiting.get_or_insert_with(Instant::now);
-        state.triggered = [state.triggered, reflection.triggered]
-            .into_iter()
-            .flatten()
-            .min();
+        for (family, time) in &reflection.triggered {
+            let oldest = state.triggered.entry(*family).or_insert(*time);
+            *oldest = (*oldest).min(*time);
+        }
         state.received = [state.received, reflection.received]
             .into_iter()
             .flatten()
@@ -259,13 +270,16 @@ impl Telemetry {
         state.reflection = Some(reflection);
     }
 
-    /// A step of the sync loop is done.
+    /// A step of the sync loop is done, for both families at once.
     pub(super) fn stepped(&self, outcome: &Outcome, took: Duration) {
         if outcome.error.is_some() {
-            match self.mode() {
-                Mode::Iptables => self.iptables_failures.inc(),
-                _ => self.failures.inc(),
+            let failures = match self.mode() {
+                Mode::Iptables => &self.iptables_failures,
+                _ => &self.failures,
             };
+            for family in FAMILIES {
+                failures.get_or_create(&family).inc();
+            }
         }
         if outcome.repaired {
             self.repairs.inc();
@@ -274,8 +288,10 @@ impl Telemetry {
             return;
         }
         let now = SystemTime::now();
-        self.duration.observe(took.as_secs_f64());
-        self.last_sync.set(seconds(now));
+        for family in FAMILIES {
+            (self.duration.get_or_create(&family)).observe(took.as_secs_f64());
+            self.last_sync.get_or_create(&family).set(seconds(now));
+        }
         let mut state = self.lock();
         state.waiting = None;
         // The first step programs everything that was listed: that is no change.
@@ -283,16 +299,18 @@ impl Telemetry {
             self.delays.observe(received.elapsed());
         }
         state.updated = Some(now);
-        if let Some(triggered) = state.triggered.take() {
+        for (family, triggered) in std::mem::take(&mut state.triggered) {
             let took = Timestamp::now().as_millisecond() - triggered.as_millisecond();
-            self.programming.observe(took.max(0) as f64 / 1000.0);
+            let programming = self.programming.get_or_create(&label(family));
+            programming.observe(took.max(0) as f64 / 1000.0);
         }
     }
 
-    /// A search for stale flows is over.
-    pub(super) fn swept(&self, deleted: u64, took: Duration, complete: bool) {
-        self.flows_deleted.inc_by(deleted);
-        self.sweeps.observe(took.as_secs_f64());
+    /// A search for stale flows of one family is over.
+    pub(super) fn swept(&self, family: IpFamily, deleted: u64, took: Duration, complete: bool) {
+        let family = label(family);
+        self.flows_deleted.get_or_create(&family).inc_by(deleted);
+        (self.sweeps.get_or_create(&family)).observe(took.as_secs_f64());
         if !complete {
             self.sweep_failures.inc();
         }
@@ -359,9 +377,8 @@ impl Telemetry {
             let lost = ports().filter(|port| !port.lost.is_empty()).count();
             let written: usize = reflection.problems.iter().count();
             self.problems.set(count(written + lost));
-            for (policy, ports) in without_local(&reflection.snapshot) {
-                let label = [("traffic_policy", policy)];
-                self.without_local.get_or_create(&label).set(count(ports));
+            for (labels, ports) in without_local(&reflection.snapshot) {
+                self.without_local.get_or_create(&labels).set(ports);
             }
         }
         self.delays.tell();
@@ -381,28 +398,45 @@ impl Telemetry {
     }
 }
 
+const fn label(family: IpFamily) -> ByFamily {
+    match family {
+        IpFamily::V4 => FAMILIES[0],
+        IpFamily::V6 => FAMILIES[1],
+    }
+}
+
+fn buckets(count: u16) -> Histogram {
+    Histogram::new(exponential_buckets(0.001, 2.0, count))
+}
+
 fn seconds(at: SystemTime) -> f64 {
     let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
     since.as_secs_f64()
 }
 
-/// How many Service ports drop new flows because their endpoints are on other nodes, by the policy that says so.
-fn without_local(snapshot: &Snapshot) -> [(&'static str, usize); 2] {
-    let (mut internal, mut external) = (0, 0);
+/// How many Service ports drop new flows because their endpoints are on other nodes, by the policy that says so and the
+/// family.
+fn without_local(snapshot: &Snapshot) -> BTreeMap<[(&'static str, &'static str); 2], i64> {
+    let labels = |policy, family| [("traffic_policy", policy), label(family)[0]];
+    let policies = ["internal", "external"].into_iter();
+    let each = policies.flat_map(|policy| IpFamily::ALL.map(|family| (labels(policy, family), 0)));
+    let mut counts: BTreeMap<_, i64> = each.collect();
     for port in snapshot.ports() {
         let policies = [port.internal_policy, port.external_policy];
         if !policies.contains(&TrafficPolicy::Local) {
             continue;
         }
         let treatments = decide(snapshot.node(), port);
-        let dropped = |inside: bool| {
-            let mut of_policy = treatments
-                .iter()
-                .filter(|t| (t.kind == FrontendKind::ClusterIp) == inside);
-            of_policy.any(|treatment| treatment.outside == Action::Drop)
-        };
-        internal += usize::from(dropped(true));
-        external += usize::from(dropped(false));
+        let dropping = treatments.iter().filter(|t| t.outside == Action::Drop);
+        let lost: BTreeSet<_> = dropping
+            .map(|treatment| match treatment.kind {
+                FrontendKind::ClusterIp => labels("internal", treatment.frontend.place.family()),
+                _ => labels("external", treatment.frontend.place.family()),
+            })
+            .collect();
+        for labels in lost {
+            *counts.entry(labels).or_default() += 1;
+        }
     }
-    [("internal", internal), ("external", external)]
+    counts
 }

@@ -13,7 +13,6 @@ use portolan_kernel::ipvs::{Settings, Timeouts};
 use portolan_kernel::{EbpfTarget, IptablesTarget, IpvsTarget, NftTarget};
 use portolan_model::sync::Pace;
 use portolan_model::{ApplyError, Doors, Scheduler};
-use tokio::runtime::Handle;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::Config;
@@ -70,11 +69,10 @@ impl Mode {
         pace: Pace,
         config: &Config,
     ) -> Result<JoinHandle<anyhow::Result<()>>, ApplyError> {
-        let runtime = Handle::current();
         Ok(match self {
             Mode::Nftables => {
                 let target = NftTarget::open()?;
-                spawn_blocking(move || loop_.run(Nftables, target, pace, &runtime))
+                spawn_blocking(move || loop_.run(Nftables, target, pace))
             }
             Mode::Iptables => {
                 let target = IptablesTarget::open(Variant::detect()?)?;
@@ -83,11 +81,11 @@ impl Mode {
                     mark: 1 << config.iptables.masquerade_bit,
                     drop_invalid: !config.conntrack.tcp_be_liberal,
                 };
-                spawn_blocking(move || loop_.run(backend, target, pace, &runtime))
+                spawn_blocking(move || loop_.run(backend, target, pace))
             }
             Mode::Ipvs => {
                 let (backend, target) = ipvs(config)?;
-                spawn_blocking(move || loop_.run(backend, target, pace, &runtime))
+                spawn_blocking(move || loop_.run(backend, target, pace))
             }
             Mode::Ebpf => {
                 let target = EbpfTarget::open(&config.ebpf)?;
@@ -95,17 +93,17 @@ impl Mode {
                     tracing::warn!("this kernel lacks something for eBPF mode: {words}");
                 }
                 loop_.telemetry.sockets.are_noted(target.notes());
-                spawn_blocking(move || loop_.run(Ebpf, target, pace, &runtime))
+                spawn_blocking(move || loop_.run(Ebpf, target, pace))
             }
             Mode::Userspace => {
                 let target = relays.open(&loop_.telemetry)?;
                 let backend = userspace::backend();
-                spawn_blocking(move || loop_.run(backend, target, pace, &runtime))
+                spawn_blocking(move || loop_.run(backend, target, pace))
             }
             Mode::Loopback => {
                 let target = relays.open_loopback(&loop_.telemetry)?;
                 let backend = userspace::loopback();
-                spawn_blocking(move || loop_.run(backend, target, pace, &runtime))
+                spawn_blocking(move || loop_.run(backend, target, pace))
             }
         })
     }

@@ -12,10 +12,10 @@ use portolan_kernel::nft::Ends;
 use portolan_kernel::{Conntrack, Resets};
 use portolan_model::reset::{Gone, Look, OVER_AFTER, Resetter, Resetting};
 use portolan_model::{ApplyError, Snapshot};
-use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use super::metrics::Telemetry;
+use super::waiting;
 
 /// Connections that are being reset at a time: a few megabytes of ours and of the kernel's. Others come after them.
 const AT_A_TIME_MAX: usize = 16_384;
@@ -49,7 +49,8 @@ impl Worker {
     }
 
     /// Works until nothing can stand any more.
-    pub(super) fn run(mut self, runtime: &Handle) {
+    pub(super) fn run(mut self) -> anyhow::Result<()> {
+        let runtime = waiting()?;
         let start = Instant::now();
         loop {
             let due = [self.resetter.due(), self.resetting.due()];
@@ -65,7 +66,7 @@ impl Worker {
                 }
             });
             match changed {
-                Err(_) => return,
+                Err(_) => return Ok(()),
                 Ok(false) => {}
                 Ok(true) => {
                     if let Some(snapshot) = &*self.standing.borrow_and_update() {

@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 use portolan_model::sync::{Outcome, Pace, Sync};
 use portolan_model::{Backend, Problem, SlowStart, Snapshot, Target};
 use portolan_reflect::{Problems, Reflection};
-use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 
 use super::flows::Flows;
 use super::metrics::Telemetry;
 use super::trims::Trims;
+use super::waiting;
 
 /// What the thread works with.
 pub(super) struct Loop {
@@ -38,9 +38,9 @@ impl Loop {
         backend: B,
         mut target: T,
         pace: Pace,
-        runtime: &Handle,
     ) -> anyhow::Result<()> {
         let start = Instant::now();
+        let runtime = waiting()?;
         let mut sync = Sync::new(backend, pace);
         let mut slow = SlowStart::default();
         let mut trims = Trims::default();

@@ -36,7 +36,7 @@ fn reflection(snapshot: Snapshot) -> Reflection {
     Reflection {
         snapshot: Arc::new(snapshot),
         problems: Default::default(),
-        triggered: None,
+        triggered: std::collections::BTreeMap::new(),
         received: None,
         node_eligible: true,
     }

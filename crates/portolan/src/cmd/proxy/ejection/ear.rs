@@ -49,14 +49,12 @@ impl Span {
 }
 
 impl Ear {
-    /// For the network namespace that the calling thread is in; within a runtime.
+    /// Hears of these, which are listened to, within the runtime that the calling thread is in.
     #[expect(
         deprecated,
         reason = "what replaces it is unsafe; NewFlows never exchanges its descriptor, which is all that is asked for"
     )]
-    pub(super) fn open() -> anyhow::Result<Self> {
-        let flows = NewFlows::open()?;
-        flows.listen()?;
+    pub(super) fn of(flows: NewFlows) -> anyhow::Result<Self> {
         Ok(Ear {
             flows: AsyncFd::with_interest(flows, Interest::READABLE)?,
             span: Span {

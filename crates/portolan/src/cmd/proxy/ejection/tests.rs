@@ -130,7 +130,6 @@ struct World {
     telemetry: Arc<Telemetry>,
     events: mpsc::Receiver<report::Told>,
     load: Load,
-    _runtime: tokio::runtime::Runtime,
 }
 
 /// Where programs stand.
@@ -184,7 +183,7 @@ impl World {
         let (for_events, events) = mpsc::channel(report::EVENTS_WAITING_MAX);
         let location = programs.as_ref().map(|programs| &programs.location);
         let start = || start(for_watcher, for_events, &telemetry, location);
-        let runtime = node.run(start).unwrap();
+        node.run(start).unwrap();
         let world = World {
             node,
             pods,
@@ -197,7 +196,6 @@ impl World {
                     .map(|programs| Arc::clone(&programs.cgroup)),
                 ..Load::default()
             },
-            _runtime: runtime,
         };
         world.say(count);
         let ask = || {
@@ -235,7 +233,7 @@ impl World {
         self.said.send_replace(Some(Reflection {
             snapshot: Arc::new(snapshot),
             problems: Problems::default(),
-            triggered: None,
+            triggered: std::collections::BTreeMap::new(),
             received: None,
             node_eligible: true,
         }));
@@ -302,11 +300,10 @@ fn start(
     events: mpsc::Sender<report::Told>,
     telemetry: &Arc<Telemetry>,
     location: Option<&Location>,
-) -> tokio::runtime::Runtime {
-    let mut builder = tokio::runtime::Builder::new_multi_thread();
-    let runtime = builder.worker_threads(2).enable_all().build().unwrap();
-    let inside = runtime.enter();
-    let (conntrack, ear) = senses().unwrap();
+) {
+    let (conntrack, flows) = senses().unwrap();
+    let own = waiting().unwrap();
+    let ear = own.block_on(async { Ear::of(flows) }).unwrap();
     let (wanted, reflections) = watch::channel(None);
     let (problems, _) = mpsc::channel(1);
     let watcher = Watcher {
@@ -343,19 +340,15 @@ fn start(
         telemetry.sockets.are_noted(programs.notes());
     }
     let target = NftTarget::open().unwrap();
-    drop(inside);
-    let handles = [runtime.handle().clone(), runtime.handle().clone()];
-    let [for_watcher, for_sync] = handles;
-    thread::spawn(move || watcher.run(&for_watcher));
+    thread::spawn(move || watcher.run(&own));
     thread::spawn(move || {
         // It is never stopped.
         let _ends = (stop, release);
         match programs {
-            Some(programs) => sync.run(Ebpf, programs, Pace::default(), &for_sync),
-            None => sync.run(Nftables, target, Pace::default(), &for_sync),
+            Some(programs) => sync.run(Ebpf, programs, Pace::default()),
+            None => sync.run(Nftables, target, Pace::default()),
         }
     });
-    runtime
 }
 
 impl Load {

@@ -88,7 +88,7 @@ fn sockets_leave_an_endpoint_that_is_gone() {
         assert!(reaches(&clients[0], &servers[1]));
         let told = clients[1].recv(&mut [0; 1]).unwrap_err();
         assert_eq!(told.kind(), std::io::ErrorKind::ConnectionAborted);
-        let deleted = "kubeproxy_conntrack_reconciler_deleted_entries_total 2\n";
+        let deleted = "kubeproxy_conntrack_reconciler_deleted_entries_total{ip_family=\"IPv4\"} 2\n";
         assert!(telemetry.text().contains(deleted));
     });
 }

@@ -19,7 +19,7 @@ fn reflection(node_eligible: bool) -> Reflection {
     Reflection {
         snapshot: Arc::new(Snapshot::new(NodeFacts::default())),
         problems: Default::default(),
-        triggered: None,
+        triggered: std::collections::BTreeMap::new(),
         received: None,
         node_eligible,
     }

@@ -156,7 +156,7 @@ fn a_proxy_that_is_late_takes_its_node_out() {
         world.telemetry.wanted(Reflection {
             snapshot: Arc::new(world.snapshot.clone()),
             problems: Default::default(),
-            triggered: None,
+            triggered: std::collections::BTreeMap::new(),
             received: None,
             node_eligible: true,
         });
