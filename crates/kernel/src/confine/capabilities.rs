@@ -98,7 +98,8 @@ pub(super) fn has_no_more_than(wanted: &[Capability]) -> bool {
     let mask = mask(wanted);
     let within = |words: [Words; 2]| {
         let all = words.iter().zip(mask);
-        all.clone().all(|(words, mask)| words.permitted & !mask == 0)
+        all.clone()
+            .all(|(words, mask)| words.permitted & !mask == 0)
     };
     let zero: libc::c_ulong = 0;
     // SAFETY: this option takes numbers and no pointers.

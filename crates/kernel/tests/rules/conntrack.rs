@@ -73,7 +73,9 @@ impl World {
                 }
                 false
             };
-            let swept = self.conntrack.sweep(Family::of(destination.ip()), Protocol::Sctp, see, &mut 0);
+            let swept =
+                self.conntrack
+                    .sweep(Family::of(destination.ip()), Protocol::Sctp, see, &mut 0);
             swept.unwrap();
             if let Some(endpoint) = found.get() {
                 return endpoint;

@@ -311,6 +311,10 @@ impl Node {
         let pid = Pid::from_raw(proxy.id().cast_signed());
         kill(pid, signal).unwrap();
         proxy.wait().unwrap();
+        if signal == Signal::SIGTERM {
+            let log = self.log();
+            assert!(!log.contains("panicked"), "{log}");
+        }
     }
 
     /// Whether the proxy that was started last has said that its rules stand and no other ones of ours.

@@ -7,9 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use portolan_k8s::Timestamp;
 use portolan_model::reset::Look;
 use portolan_model::sync::Outcome;
-use portolan_model::{
-    Action, Family as IpFamily, FrontendKind, Snapshot, TrafficPolicy, decide,
-};
+use portolan_model::{Action, Family as IpFamily, FrontendKind, Snapshot, TrafficPolicy, decide};
 use portolan_reflect::Reflection;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -327,7 +325,7 @@ impl Telemetry {
     /// This data plane carries the Services now.
     pub(super) fn runs(&self, wanted: &Wanted) {
         if wanted.mode != Mode::Ebpf {
-            self.sockets.forget();
+            self.sockets.retire();
         }
         let mut state = self.lock();
         (state.mode, state.patience) = (wanted.mode, wanted.pace.max * 2);

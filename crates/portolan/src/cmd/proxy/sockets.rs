@@ -16,6 +16,9 @@ use prometheus_client::registry::Registry;
 #[derive(Debug, Default)]
 pub(super) struct Sockets {
     notes: Mutex<Option<Notes>>,
+    /// Those of programs that stood before another mode took over: connected sockets of UDP still go to the endpoints
+    /// that they were given. Of modes before that one nobody knows any more, nor does the next process.
+    former: Mutex<Option<Notes>>,
     outcomes: Family<[(&'static str, &'static str); 1], Counter>,
     /// Whether flows are counted.
     pub(super) counts: bool,
@@ -47,8 +50,10 @@ impl Sockets {
     }
 
     /// None stand any more.
-    pub(super) fn forget(&self) {
-        *self.lock() = None;
+    pub(super) fn retire(&self) {
+        if let Some(notes) = self.lock().take() {
+            *lock(&self.former) = Some(notes);
+        }
     }
 
     /// Where the last socket wanted to go that a program has connected to this endpoint of TCP.
@@ -80,10 +85,11 @@ impl Sockets {
         true
     }
 
-    /// Ends or forgets stale flows of UDP, and says how many.
+    /// Ends or forgets stale flows of UDP, also of programs that stood before, and says how many.
     pub(super) fn sweep(&self, is_stale: impl Fn(&Flow) -> bool) -> Result<u64, ApplyError> {
-        let notes = self.lock().clone();
-        notes.map_or(Ok(0), |notes| notes.sweep(is_stale))
+        let all = [self.lock().clone(), lock(&self.former).clone()];
+        let counts = all.into_iter().flatten().map(|n| n.sweep(&is_stale));
+        counts.sum()
     }
 
     /// Ends connections that lead nowhere, and says how many.
@@ -122,6 +128,10 @@ impl Sockets {
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Notes>> {
-        self.notes.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.notes)
     }
+}
+
+fn lock(notes: &Mutex<Option<Notes>>) -> MutexGuard<'_, Option<Notes>> {
+    notes.lock().unwrap_or_else(PoisonError::into_inner)
 }

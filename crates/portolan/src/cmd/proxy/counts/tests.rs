@@ -112,7 +112,7 @@ fn connections_of_programs_are_counted_as_well() {
         let told = telemetry.counters().unwrap();
         assert_eq!(told["ports"][0]["endpoints"][address.to_string()], 3);
         // Without the programs nothing is lost.
-        telemetry.sockets.forget();
+        telemetry.sockets.retire();
         assert!(telemetry.text().contains(&line(3)));
     });
 }

@@ -88,7 +88,29 @@ fn sockets_leave_an_endpoint_that_is_gone() {
         assert!(reaches(&clients[0], &servers[1]));
         let told = clients[1].recv(&mut [0; 1]).unwrap_err();
         assert_eq!(told.kind(), std::io::ErrorKind::ConnectionAborted);
-        let deleted = "kubeproxy_conntrack_reconciler_deleted_entries_total{ip_family=\"IPv4\"} 2\n";
+        let deleted =
+            "kubeproxy_conntrack_reconciler_deleted_entries_total{ip_family=\"IPv4\"} 2\n";
         assert!(telemetry.text().contains(deleted));
+
+        // Another mode takes over, and then its endpoint goes.
+        clients[0].connect(VIP).unwrap();
+        clients[0].send(b"?").unwrap();
+        servers[1].recv(&mut [0; 8]).unwrap();
+        EbpfTarget::remove(&location).unwrap();
+        telemetry.sockets.retire();
+        let mut flows = Flows::open(None, &location.pins).unwrap();
+        let start = Instant::now();
+        let mut stand = |endpoints: &[SocketAddr]| {
+            flows.on_stands(&snapshot(endpoints), &telemetry.sockets);
+            while flows.sweeper.due().is_some() {
+                flows.sweep(start, &telemetry);
+            }
+        };
+        stand(&endpoints[1..]);
+        clients[0].send(b"?").unwrap();
+        servers[1].recv(&mut [0; 8]).unwrap();
+        stand(&endpoints[..1]);
+        let told = clients[0].recv(&mut [0; 1]).unwrap_err();
+        assert_eq!(told.kind(), std::io::ErrorKind::ConnectionAborted);
     });
 }
