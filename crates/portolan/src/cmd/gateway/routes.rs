@@ -139,6 +139,8 @@ fn with(policy: &Policy) -> String {
         (policy.judge.is_some(), "auth-url"),
         (policy.rewrite.is_some(), "rewrite"),
         (policy.mirror.is_some(), "mirror"),
+        (policy.upstream.affinity.is_some(), "cookie"),
+        (policy.upstream.check.is_some(), "checks"),
     ];
     words.extend(
         named

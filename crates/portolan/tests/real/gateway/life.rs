@@ -219,6 +219,51 @@ fn ask(kept: &mut Option<BufReader<TcpStream>>, keeps: bool) -> Result<(), Strin
     Ok(())
 }
 
+/// When the process was started that answers operators.
+fn started() -> String {
+    let metrics = page("/metrics").1;
+    let mut lines = metrics.lines();
+    let line = lines.find(|line| line.starts_with("process_start_time_seconds "));
+    line.unwrap_or_default().to_owned()
+}
+
+/// A WebSocket through the gateway.
+fn websocket() -> TcpStream {
+    let mut stream = TcpStream::connect((ADDRESS, 80)).unwrap();
+    stream
+        .set_read_timeout(Some(Duration::from_secs(10)))
+        .unwrap();
+    let head = "GET / HTTP/1.1\r\nHost: a.com\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+        Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    stream.write_all(head.as_bytes()).unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        answer.push(byte[0]);
+    }
+    assert!(answer.starts_with(b"HTTP/1.1 101"), "{answer:?}");
+    say(&mut stream);
+    stream
+}
+
+/// A message (RFC 6455 section 5.2), and one that comes back.
+fn say(stream: &mut TcpStream) {
+    stream.write_all(b"\x81\x82\0\0\0\0hi").unwrap();
+    let mut head = [0; 2];
+    stream.read_exact(&mut head).unwrap();
+    assert_eq!(head[0], 0x81);
+    let length = match head[1] {
+        126 => {
+            let mut length = [0; 2];
+            stream.read_exact(&mut length).unwrap();
+            usize::from(u16::from_be_bytes(length))
+        }
+        length => usize::from(length),
+    };
+    stream.read_exact(&mut vec![0; length]).unwrap();
+}
+
 #[test]
 fn a_gateway_hands_its_sockets_over_and_nobody_notices() {
     isolated!(a_gateway_hands_its_sockets_over_and_nobody_notices, {
@@ -231,8 +276,16 @@ fn a_gateway_hands_its_sockets_over_and_nobody_notices() {
         let load = Load::start();
         for threads in ["1", "3"] {
             let more = ["--metrics-address", PAGES, "--threads", threads];
+            let (mut talk, before) = (websocket(), started());
             let new = gateway(&world, &[&socket[..], &more].concat(), &log);
-            // The old one ends by itself.
+            until_or(
+                || !started().is_empty() && started() != before,
+                || "nobody has taken over".to_owned(),
+            );
+            // What has begun goes on, and the old one waits for it.
+            say(&mut talk);
+            assert!(old.0.try_wait().unwrap().is_none());
+            drop(talk);
             until_or(
                 || old.0.try_wait().unwrap().is_some(),
                 || "the old gateway goes on".to_owned(),
@@ -244,6 +297,7 @@ fn a_gateway_hands_its_sockets_over_and_nobody_notices() {
         let (done, failed) = load.stop();
         assert!(done > 100, "{done}");
         assert_eq!(failed, Vec::<String>::new(), "of {done}");
+        eprintln!("{done} requests while two gateways were replaced, and none failed");
         let metrics = page("/metrics").1;
         assert!(
             metrics.contains("ingress=\"web\",code=\"2xx\"} "),
