@@ -24,6 +24,7 @@ step "build" cargo build --locked --package portolan
 step "demo" env PORTOLAN="${CARGO_TARGET_DIR:-target}/debug/portolan" scripts/demo.sh
 # The tests have built it; to build it by itself would build its dependencies with other features.
 step "soak, a short one" env PORTOLAN="${CARGO_TARGET_DIR:-target}/debug/portolan" "${CARGO_TARGET_DIR:-target}/debug/soak" --short
+step "the front door while endpoints and routes change, shortly" env PORTOLAN="${CARGO_TARGET_DIR:-target}/debug/portolan" "${CARGO_TARGET_DIR:-target}/debug/front" 6 20
 
 echo
 echo "what ran:"

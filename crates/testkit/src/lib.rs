@@ -15,6 +15,7 @@ pub mod fake_nft;
 pub mod faulty;
 pub mod live;
 pub mod modes;
+pub mod program;
 pub mod pure;
 pub mod random;
 pub mod scenario;

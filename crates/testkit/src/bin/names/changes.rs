@@ -12,13 +12,13 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use futures::{StreamExt, stream};
-use kube::Api;
 use portolan_k8s::watch::{Event, Filter, watch};
 use portolan_k8s::wire::EndpointSlice;
+use portolan_testkit::program::{Api, PATIENCE, WRITES_MAX, request};
 use portolan_testkit::wait;
 
 use crate::Result;
-use crate::bed::{self, Bed, LOST_AFTER, PATIENCE};
+use crate::bed::{self, LOST_AFTER};
 use crate::fleet::{self, Fleet, Worth};
 
 /// Services; each changes once in a second at a thousand changes.
@@ -55,22 +55,22 @@ struct Seen {
 
 /// Runs for so long; whether all was as it must.
 pub fn run(seconds: u64, rate: u64) -> Result<bool> {
-    let bed = Bed::start()?;
+    let api = Api::start()?;
     let fleet = Fleet::new(SERVICES);
-    bed.create(fleet.objects())?;
-    let _answerer = bed.answerer(0)?;
+    api.create(fleet.objects())?;
+    let _answerer = bed::answerer(&api, 0)?;
     let mut first = Client::new(&fleet)?;
     if !wait::until(PATIENCE, || first.ask(SERVICES - 1).is_some()) {
         return Err("the answerer does not answer".into());
     }
     let (tell, told) = sync_channel(PROBES_MAX);
     let done = AtomicBool::new(false);
-    let kubeconfig = bed.kubeconfig();
+    let kubeconfig = api.kubeconfig();
     let (written, probed, asked) = std::thread::scope(|scope| {
         scope.spawn(|| hear(&kubeconfig, &fleet, &done));
         let prober = scope.spawn(|| probe(&fleet, told));
         let asker = scope.spawn(|| ask_on(&fleet, &done));
-        let written = write(&bed, &fleet, seconds, rate, tell);
+        let written = write(&api, &fleet, seconds, rate, tell);
         done.store(true, Ordering::Relaxed);
         let join = |thread: std::thread::ScopedJoinHandle<'_, Result<Seen>>| {
             thread
@@ -84,7 +84,7 @@ pub fn run(seconds: u64, rate: u64) -> Result<bool> {
 
 /// Writes changes at their pace; says how many, and in what time.
 fn write(
-    bed: &Bed,
+    api: &Api,
     fleet: &Fleet,
     seconds: u64,
     rate: u64,
@@ -105,7 +105,7 @@ fn write(
                 // Each Service comes once in a round of all: 7919 has no divisor in common with their number.
                 let service = (number * 7919 % u64::from(SERVICES)) as u32;
                 let (path, body) = fleet.begin(service, round);
-                bed::request(&bed.client, "PATCH", path, body).await?;
+                request(&api.client, "PATCH", path, body).await?;
                 let at = Instant::now();
                 fleet.acknowledge(service, round, at);
                 tell.try_send(Written { service, round, at })
@@ -115,10 +115,10 @@ fn write(
         let done = ticks
             .take(count as usize)
             .map(write)
-            .buffer_unordered(bed::WRITES_MAX);
+            .buffer_unordered(WRITES_MAX);
         done.collect::<Vec<Result<()>>>().await
     };
-    let results = bed.runtime.block_on(writes);
+    let results = api.runtime.block_on(writes);
     results.into_iter().collect::<Result<()>>()?;
     Ok((count, begun.elapsed()))
 }
@@ -133,8 +133,10 @@ fn hear(kubeconfig: &std::path::Path, fleet: &Fleet, done: &AtomicBool) {
         let Ok(client) = portolan_k8s::client(Some(kubeconfig)).await else {
             return;
         };
-        let mut events =
-            std::pin::pin!(watch(Api::<EndpointSlice>::all(client), Filter::default()));
+        let mut events = std::pin::pin!(watch(
+            kube::Api::<EndpointSlice>::all(client),
+            Filter::default()
+        ));
         while !done.load(Ordering::Relaxed) {
             let event = tokio::time::timeout(LOST_AFTER, events.next()).await;
             let Ok(Some(Event::Apply(slice))) = event else {

@@ -13,10 +13,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
+use portolan_testkit::program::{Api, PATIENCE, Process, request};
 use portolan_testkit::wait;
 
 use crate::Result;
-use crate::bed::{self, Bed, LOST_AFTER, PATIENCE};
+use crate::bed::{self, LOST_AFTER};
 use crate::fleet::{self, Fleet, Worth};
 
 /// Services, of which some change while an answerer is away.
@@ -60,12 +61,12 @@ struct Kill {
 
 /// Runs for so long; whether all was as it must.
 pub fn run(seconds: u64, rate: u64) -> Result<bool> {
-    let bed = Bed::start()?;
+    let api = Api::start()?;
     let fleet = Fleet::new(SERVICES);
-    bed.create(fleet.objects())?;
+    api.create(fleet.objects())?;
     let mut answerers = Vec::new();
     for number in 0..2 {
-        answerers.push(bed.answerer(number)?);
+        answerers.push(bed::answerer(&api, number)?);
     }
     let sockets = 2 * sockets_each();
     if !wait::until(PATIENCE, || listening() == sockets) {
@@ -80,7 +81,7 @@ pub fn run(seconds: u64, rate: u64) -> Result<bool> {
             while begun.elapsed() < Duration::from_secs(seconds) {
                 let number = kills.len() % 2;
                 kills.push(kill(
-                    &bed,
+                    &api,
                     &fleet,
                     &mut answerers[number],
                     number,
@@ -115,9 +116,9 @@ fn listening() -> usize {
 }
 
 fn kill(
-    bed: &Bed,
+    api: &Api,
     fleet: &Fleet,
-    answerer: &mut bed::Answerer,
+    answerer: &mut Process,
     number: usize,
     round: &mut u32,
 ) -> Result<Kill> {
@@ -128,13 +129,13 @@ fn kill(
     for _ in 0..CHANGES {
         let service = *round % SERVICES;
         let (path, body) = fleet.begin(service, *round);
-        bed.runtime
-            .block_on(bed::request(&bed.client, "PATCH", path, body))?;
+        api.runtime
+            .block_on(request(&api.client, "PATCH", path, body))?;
         fleet.acknowledge(service, *round, Instant::now());
         *round += 1;
     }
     let started = Instant::now();
-    *answerer = bed.answerer(number)?;
+    *answerer = bed::answerer(api, number)?;
     if !wait::until(PATIENCE, || listening() == 2 * sockets_each()) {
         return Err("the successor does not listen".into());
     }
