@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 
-.PHONY: help setup build demo test matrix check fmt lint deny tidy bench soak fuzz names
+.PHONY: help setup build demo test matrix check fmt lint deny tidy bench soak fuzz names front
 
 help: ## say what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
@@ -40,7 +40,7 @@ deny: ## licences, bans and sources of the dependencies
 tidy: ## the laws of ARCHITECTURE.md
 	$(CARGO) xtask tidy
 
-bench: ## measure, all or ONLY="a part"; PEER_KUBE_PROXY=path, PEER_HAPROXY=path and PEER_COREDNS=path measure these beside it
+bench: ## measure, all or ONLY="a part"; PEER_KUBE_PROXY=path, PEER_HAPROXY=path, PEER_NGINX=path and PEER_COREDNS=path measure these beside it
 	@scripts/setup.sh bench
 	$(CARGO) build --locked --release --package portolan --package portolan-testkit --bin portolan --bin bench
 	"$${CARGO_TARGET_DIR:-target}/release/bench" $(if $(ONLY),--only "$(ONLY)")
@@ -57,3 +57,8 @@ names: ## long runs of names: answerers are killed, ten minutes of changes, an h
 	@scripts/setup.sh demo
 	$(CARGO) build --locked --release --package portolan --package portolan-testkit --bin portolan --bin names
 	"$${CARGO_TARGET_DIR:-target}/release/names" all
+
+front: ## five minutes of changes of endpoints and routes under full load: no request fails, no WebSocket ends
+	@scripts/setup.sh demo
+	$(CARGO) build --locked --release --package portolan --package portolan-testkit --bin portolan --bin front
+	"$${CARGO_TARGET_DIR:-target}/release/front"

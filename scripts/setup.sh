@@ -54,9 +54,11 @@ if [ "$want" = all ]; then
     wish chromium chromium
     need certutil libnss3-tools
 fi
-# Asks for names in the benchmark.
+# Ask for names and pages in the benchmark.
 if [ "$want" = bench ]; then
     need dnsperf dnsperf
+    need wrk wrk
+    need h2load nghttp2-client
 fi
 # The small machine in which ipvs mode is tested (scripts/machine.sh).
 if [ "$want" = all ]; then

@@ -13,6 +13,7 @@ use crate::bed::Bed;
 use crate::contender::{self, Contender, PeerMode};
 use crate::dns;
 use crate::document::{self, Machine};
+use crate::gateway;
 use crate::haproxy;
 use crate::objects::{self, Shape};
 use crate::packets::Felt;
@@ -136,6 +137,11 @@ pub fn run(only: &str) -> Result<(), String> {
     }
     if format!("dns, {}", dns::SHAPE).contains(only) {
         bench.dns(&portolan)?;
+    }
+    for (part, site) in gateway::parts() {
+        if part.contains(only) {
+            bench.gateway(&portolan, &part, site)?;
+        }
     }
     bench.report.notes.push(LEFT_OUT.into());
     bench.write(only.is_empty())
@@ -289,6 +295,22 @@ impl Bench {
         let (figures, notes) =
             dns::measure(portolan, &|line| self.say(&format!("{part}: {line}")))?;
         self.report.notes.extend(notes);
+        for figure in figures {
+            let name = format!("{part}: {}", figure.what);
+            self.add(figure.peer.as_deref(), &name, figure.value, figure.unit);
+        }
+        Ok(())
+    }
+
+    /// Requests through the front door; ours first, so that a peer's value has a ratio.
+    fn gateway(&mut self, portolan: &Path, part: &str, site: gateway::Site) -> Result<(), String> {
+        let (figures, notes) =
+            gateway::measure(portolan, site, &|line| self.say(&format!("{part}: {line}")))?;
+        for note in notes {
+            if !self.report.notes.contains(&note) {
+                self.note(note);
+            }
+        }
         for figure in figures {
             let name = format!("{part}: {}", figure.what);
             self.add(figure.peer.as_deref(), &name, figure.value, figure.unit);

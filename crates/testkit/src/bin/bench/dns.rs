@@ -16,8 +16,6 @@ use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::time::{Duration, Instant};
 
-use ipnet::IpNet;
-use nix::sched::{CpuSet, sched_getaffinity};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use portolan_kernel::topology::Host;
@@ -32,6 +30,7 @@ use servers::{Place, Server};
 use crate::agent::pause;
 use crate::api::{self, Api};
 use crate::contender::find;
+use crate::lane::{Figure, addresses, cores, host};
 use crate::{packets, process};
 
 /// How often each server is asked for each kind; the middle one is told.
@@ -45,14 +44,6 @@ const SETTLE: Duration = Duration::from_secs(3);
 /// To list everything anew takes more processor time than this.
 const RELIST_MIN: Duration = Duration::from_millis(50);
 const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
-
-/// A figure: whose (`None` is ours), of what, how much, in what unit.
-pub struct Figure {
-    pub peer: Option<String>,
-    pub what: String,
-    pub value: f64,
-    pub unit: &'static str,
-}
 
 /// A server at work. It ends when this is dropped.
 struct Running {
@@ -120,33 +111,6 @@ pub fn measure(portolan: &Path, say: &dyn Fn(&str)) -> Result<(Vec<Figure>, Vec<
     let _ = upstream.wait();
     done?;
     Ok((bench.figures, bench.notes))
-}
-
-/// The first and the last core that this process may use.
-fn cores() -> Result<[usize; 2], String> {
-    let allowed = sched_getaffinity(Pid::from_raw(0)).map_err(|e| e.to_string())?;
-    let mut cores = (0..CpuSet::count()).filter(|core| allowed.is_set(*core).unwrap_or(false));
-    match (cores.next(), cores.next_back()) {
-        (Some(first), Some(last)) => Ok([first, last]),
-        _ => Err("a server and its client need a core each, and there is only one".into()),
-    }
-}
-
-/// The addresses of the `index`th server and of the client on the link to it.
-fn addresses(index: usize) -> [Ipv4Addr; 2] {
-    let subnet = index as u8 + 1;
-    [2, 1].map(|last| Ipv4Addr::new(192, 168, subnet, last))
-}
-
-/// A host for a server, joined with the client.
-fn host(client: &Host, index: usize) -> Result<Host, String> {
-    let made = || -> portolan_kernel::Result<Host> {
-        let host = Host::new()?;
-        let [own, theirs] = addresses(index).map(|address| [IpNet::new_assert(address.into(), 24)]);
-        client.join(&format!("server{index}"), &theirs, &host, "eth0", &own)?;
-        Ok(host)
-    };
-    made().map_err(|e| e.to_string())
 }
 
 impl Bench<'_> {

@@ -8,6 +8,7 @@
 //!     packets       connections through the node of such an agent               (packets.rs)
 //!     traffic       each mode: connections, streams and datagrams               (traffic.rs)
 //!     dns           `portolan dns`, alone on a core, asked by dnsperf           (dns.rs)
+//!     gateway       `portolan gateway` alone on a core, beside nginx and haproxy (gateway.rs)
 //!        └──▶ Report ──▶ bench/out/results.json; docs/performance.md and .svg, when nothing was left out
 //! ```
 //!
@@ -20,7 +21,9 @@ mod bench;
 mod contender;
 mod dns;
 mod document;
+mod gateway;
 mod haproxy;
+mod lane;
 mod monitor;
 mod noise;
 mod objects;

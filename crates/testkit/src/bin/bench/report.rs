@@ -50,6 +50,8 @@ pub enum Limit {
     Below(f64),
     /// At least so many times the value of every peer whose name begins so.
     Times(f64, &'static str),
+    /// At most that of the best peer whose name begins so.
+    NotAbove(&'static str),
 }
 
 /// What a target says of a row.
@@ -73,7 +75,7 @@ pub enum Verdict {
 }
 
 /// The targets of the project.
-pub const TARGETS: [Target; 22] = [
+pub const TARGETS: [Target; 30] = [
     Target {
         name: "programming, 100000 x 2: cold load",
         limit: Limit::Below(5_000.0),
@@ -161,6 +163,38 @@ pub const TARGETS: [Target; 22] = [
     Target {
         name: "dns, 8200 x 10: highest resident memory of a relist",
         limit: Limit::Below(60.0),
+    },
+    Target {
+        name: "gateway, 10 routes: HTTP/1.1, 128 bytes",
+        limit: Limit::Times(1.0, "nginx"),
+    },
+    Target {
+        name: "gateway, 10 routes: HTTP/1.1, 64 KiB",
+        limit: Limit::Times(1.0, "nginx"),
+    },
+    Target {
+        name: "gateway, 10 routes: HTTP/2 in TLS, 128 bytes",
+        limit: Limit::Times(1.0, "nginx"),
+    },
+    Target {
+        name: "gateway, 10 routes: TLS handshakes with one request each",
+        limit: Limit::Times(1.0, "nginx"),
+    },
+    Target {
+        name: "gateway, 10 routes: 3200 requests a second, p99",
+        limit: Limit::NotAbove("nginx"),
+    },
+    Target {
+        name: "gateway, 5000 routes: HTTP/1.1, 128 bytes of every route",
+        limit: Limit::Times(1.0, "nginx"),
+    },
+    Target {
+        name: "gateway, 5000 routes: resident memory after all requests",
+        limit: Limit::Below(40.0),
+    },
+    Target {
+        name: "gateway, 5000 routes: a new route is served, p99",
+        limit: Limit::Below(30.0),
     },
 ];
 
@@ -266,8 +300,8 @@ fn verdict(row: &Row, peer: Option<&str>) -> String {
     let target = TARGETS.iter().find(|target| target.name == row.name);
     let decides = |target: &&Target| match (target.limit, peer) {
         (Limit::Below(_), peer) => peer.is_none(),
-        (Limit::Times(_, of), Some(peer)) => peer.starts_with(of),
-        (Limit::Times(..), None) => false,
+        (Limit::Times(_, of) | Limit::NotAbove(of), Some(peer)) => peer.starts_with(of),
+        (Limit::Times(..) | Limit::NotAbove(_), None) => false,
     };
     let outcome = target
         .filter(decides)
@@ -289,26 +323,37 @@ impl Target {
             Limit::Below(limit) => format!("below {limit}"),
             Limit::Times(1.0, peer) => format!("at least that of {peer}"),
             Limit::Times(times, peer) => format!("at least {times} of {peer}"),
+            Limit::NotAbove(peer) => format!("at most that of {peer}"),
         }
     }
 
     /// What a row is worth; `None` when it was not measured, or its peer was not there.
     pub fn outcome(&self, row: &Row) -> Option<Outcome> {
         let value = row.value?;
+        let of_peers = |of| {
+            let peers = row.peers.iter();
+            peers.filter(move |(name, _)| name.starts_with(of))
+        };
         match self.limit {
             Limit::Below(limit) => Some(Outcome {
                 measured: value,
                 verdict: Verdict::of(value < limit),
             }),
             Limit::Times(times, of) => {
-                let peers = row.peers.iter().filter(|(name, _)| name.starts_with(of));
-                let (name, best) = peers.max_by(|(_, a), (_, b)| a.total_cmp(b))?;
+                let (name, best) = of_peers(of).max_by(|(_, a), (_, b)| a.total_cmp(b))?;
                 let measured = value / best;
                 let verdict = match row.range(name) {
                     Some(range) if measured < times && range.high >= times => Verdict::Open(range),
                     _ => Verdict::of(measured >= times),
                 };
                 Some(Outcome { measured, verdict })
+            }
+            Limit::NotAbove(of) => {
+                let (_, best) = of_peers(of).min_by(|(_, a), (_, b)| a.total_cmp(b))?;
+                Some(Outcome {
+                    measured: value / best,
+                    verdict: Verdict::of(value <= *best),
+                })
             }
         }
     }
@@ -401,6 +446,18 @@ mod tests {
         report.add_counts(None, row, &ours, "a second").unwrap();
         let line = report.add_counts(Some("kube-proxy 1.30"), row, &[12.0; 7], "a second");
         assert!(line.unwrap().ends_with(&format!("MISSED {target}")));
+    }
+
+    #[test]
+    fn less_than_the_best_peer_may_be_the_target() {
+        let mut report = Report::default();
+        let row = "gateway, 10 routes: 3200 requests a second, p99";
+        report.add(None, row, 0.5, "ms");
+        let mut line = |peer, value| report.add(Some(peer), row, value, "ms");
+        let verdict = |word: &str| format!("{word} (target: at most that of nginx)");
+        assert!(line("haproxy 2.6", 0.1).ends_with("ours)"));
+        assert!(line("nginx 1.22", 0.5).ends_with(&verdict("met")));
+        assert!(line("nginx 1.26", 0.4).ends_with(&verdict("MISSED")));
     }
 
     #[test]

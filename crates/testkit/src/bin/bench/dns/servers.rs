@@ -1,15 +1,13 @@
 //! Who answers: `portolan dns` and CoreDNS, which read the API, and servers that read files with the same records.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 
-use nix::sys::signal::Signal;
-use portolan_kernel::command::CommandNamespaces;
 use portolan_kernel::topology::Host;
 
 use super::cluster::{self, ELSEWHERE, Kind};
 use crate::contender::find;
+use crate::lane;
 
 /// A program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,12 +114,7 @@ pub fn peers() -> Result<(Vec<Server>, Vec<String>), String> {
             missing.push(format!("The peer {name} was absent: {how}."));
             continue;
         };
-        let output = Command::new(&path).arg(version).output();
-        let output = output.map_err(|e| format!("{}: {e}", path.display()))?;
-        let text = [output.stdout, output.stderr].concat();
-        let text = String::from_utf8_lossy(&text);
-        let version = version_in(&text)
-            .ok_or_else(|| format!("{} says {text:?} and no version", path.display()))?;
+        let version = lane::version(&path, version)?;
         found.push(Server {
             program,
             path,
@@ -129,15 +122,6 @@ pub fn peers() -> Result<(Vec<Server>, Vec<String>), String> {
         });
     }
     Ok((found, missing))
-}
-
-/// The first numbers with dots between them.
-fn version_in(text: &str) -> Option<String> {
-    let is_part = |c: char| c.is_ascii_digit() || c == '.';
-    let mut words = text
-        .split(|c: char| !is_part(c))
-        .map(|word| word.trim_matches('.'));
-    words.find(|word| word.contains('.')).map(str::to_owned)
 }
 
 impl Server {
@@ -173,10 +157,7 @@ impl Server {
 
     /// Starts it on its core; it stays in the foreground.
     pub fn start(&self, place: &Place<'_>) -> Result<Child, String> {
-        let mut command = Command::new("taskset");
-        command
-            .args(["--cpu-list", &place.core.to_string()])
-            .arg(&self.path);
+        let mut command = lane::pinned(place.core, &self.path);
         let config = place.folder.join("config");
         let text = match self.program {
             Program::Portolan => {
@@ -206,7 +187,7 @@ impl Server {
             }
         };
         std::fs::write(&config, text).map_err(|e| e.to_string())?;
-        spawn(&mut command, place.host, &place.folder.join("log"))
+        lane::spawn(&mut command, place.host, &place.folder.join("log"))
     }
 }
 
@@ -219,21 +200,7 @@ pub fn start_upstream(portolan: &Path, host: &Host, folder: &Path) -> Result<Chi
     std::fs::write(&config, text).map_err(|e| e.to_string())?;
     let mut command = Command::new(portolan);
     command.args(["dns", "--conf"]).arg(config);
-    spawn(&mut command, host, &folder.join("elsewhere.log"))
-}
-
-fn spawn(command: &mut Command, host: &Host, log: &Path) -> Result<Child, String> {
-    let log = File::create(log).map_err(|e| e.to_string())?;
-    command
-        .stdin(Stdio::null())
-        .stdout(log.try_clone().map_err(|e| e.to_string())?)
-        .stderr(log)
-        .in_netns(&host.netns)
-        .map_err(|e| e.to_string())?
-        .die_with_parent(Signal::SIGKILL);
-    command
-        .spawn()
-        .map_err(|e| format!("cannot start {command:?}: {e}"))
+    lane::spawn(&mut command, host, &folder.join("elsewhere.log"))
 }
 
 fn corefile(place: &Place<'_>) -> String {
@@ -288,23 +255,4 @@ fn dnsmasq(place: &Place<'_>) -> Result<String, String> {
          local=/cluster.local/\ncache-size=10000\nserver={}#{UPSTREAM_PORT}\n",
         place.upstream
     ))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn versions_are_understood() {
-        for (text, version) in [
-            ("CoreDNS-1.13.2\nlinux/amd64, go1.25.5, abc", "1.13.2"),
-            ("knotd (Knot DNS), version 3.2.6\n", "3.2.6"),
-            ("NSD version 4.6.1\nWritten by NLnet Labs.", "4.6.1"),
-            ("Version 1.17.1\n\nConfigure line: --build=x86_64", "1.17.1"),
-            ("Dnsmasq version 2.90  Copyright (c) 2000-2024", "2.90"),
-        ] {
-            assert_eq!(version_in(text).as_deref(), Some(version), "{text}");
-        }
-        assert_eq!(version_in("none of them."), None);
-    }
 }
