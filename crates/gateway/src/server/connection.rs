@@ -168,12 +168,7 @@ async fn connection(shared: &Rc<Shared>, stream: TcpStream, client: SocketAddr, 
     let Ok(local) = stream.local_addr() else {
         return;
     };
-    let mut peer = Peer {
-        client,
-        local,
-        tls,
-        server_name: None,
-    };
+    let mut peer = Peer::new(client, local, tls);
     let opening = opening(shared, stream, &mut peer);
     let opened = tokio::select! {
         opened = opening => opened,

@@ -95,9 +95,7 @@ impl Exchange<'_> {
     fn client(&self) -> Client<'_> {
         Client {
             ip: self.client,
-            peer: self.peer.client.ip(),
-            port: self.peer.local.port(),
-            tls: self.peer.tls,
+            peer: self.peer,
             host: self.http_host,
             is_trusted: self.is_trusted,
         }
@@ -190,10 +188,11 @@ async fn enter(
         sized::limit(request, max, after)?;
     }
     if let Some(login) = policy.login.as_ref().filter(|_| !by_source) {
-        login::check(&exchange.common.logins, login, request).await?;
+        // In a box, what few requests need makes the others no larger.
+        Box::pin(login::check(&exchange.common.logins, login, request)).await?;
     }
     if let Some(judge) = policy.judge.as_ref().filter(|_| !by_source) {
-        judge::ask(exchange, judge, request).await?;
+        Box::pin(judge::ask(exchange, judge, request)).await?;
     }
     if let Some(mirror) = &policy.mirror {
         mirror::copy(exchange, mirror, request);

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use bytes::Bytes;
 use http::header::{
     CONNECTION, COOKIE, EXPECT, FORWARDED, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
     TRAILER, TRANSFER_ENCODING, UPGRADE,
@@ -9,6 +10,7 @@ use http::header::{
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::Settings;
+use super::request::Peer;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -32,12 +34,8 @@ const REQUEST_ID_BYTES_MAX: usize = 128;
 pub(super) struct Client<'a> {
     /// Address of the client.
     pub(super) ip: IpAddr,
-    /// Address of whoever has sent it to us.
-    pub(super) peer: IpAddr,
-    /// Port that it has connected to.
-    pub(super) port: u16,
-    /// Whether by TLS.
-    pub(super) tls: bool,
+    /// The connection that it comes by.
+    pub(super) peer: &'a Peer,
     /// The host that it asks for, as it has sent it.
     pub(super) host: &'a str,
     /// Whether what stands in the request already is believed.
@@ -134,25 +132,29 @@ pub(super) fn forward(headers: &mut HeaderMap, client: &Client<'_>) {
         headers.remove(TRACEPARENT);
         headers.remove(TRACESTATE);
     }
-    let scheme = match client.tls {
+    let scheme = HeaderValue::from_static(match client.peer.tls {
         true => "https",
         false => "http",
-    };
-    let peer = client.peer.to_canonical().to_string();
-    let port = client.port.to_string();
-    let values = [&peer, client.host, &port, scheme, scheme];
+    });
+    let Said { address, port } = client.peer.said();
+    let host = host(headers, client.host);
+    let values = [address, &host, port, &scheme, &scheme];
     for (index, (name, value)) in X_FORWARDED.into_iter().zip(values).enumerate() {
         match (client.is_trusted, index) {
             (true, 0) => append(headers, name, value),
             (true, _) if headers.contains_key(&name) => {}
-            _ => set(headers, name, value),
+            _ => drop(headers.insert(name, value.clone())),
         }
     }
     if !client.is_trusted {
         headers.remove(FORWARDED);
     }
-    set(headers, REAL_IP, &client.ip.to_string());
-    set(headers, HOST, client.host);
+    let real = match client.ip == client.peer.client.ip().to_canonical() {
+        true => address.clone(),
+        false => text(client.ip.to_string()),
+    };
+    headers.insert(REAL_IP, real);
+    headers.insert(HOST, host);
 }
 
 /// Gives a request an id, unless its client has; everybody who hears of the request hears the same one.
@@ -162,8 +164,32 @@ pub(super) fn identify(headers: &mut HeaderMap) {
         .filter(|id| id.len() <= REQUEST_ID_BYTES_MAX);
     if id.is_none() {
         let id = fastrand::u128(..);
-        set(headers, REQUEST_ID, &format!("{id:032x}"));
+        headers.insert(REQUEST_ID, text(format!("{id:032x}")));
     }
+}
+
+/// What is said of every request of a connection.
+#[derive(Clone, Debug)]
+pub(super) struct Said {
+    /// The address of the client.
+    address: HeaderValue,
+    /// The port that it has connected to.
+    port: HeaderValue,
+}
+
+impl Said {
+    pub(super) fn of(client: IpAddr, port: u16) -> Said {
+        Said {
+            address: text(client.to_canonical().to_string()),
+            port: HeaderValue::from(port),
+        }
+    }
+}
+
+/// The host as the request has it; where that is in its target, made from it.
+fn host(headers: &HeaderMap, host: &str) -> HeaderValue {
+    let given = headers.get(HOST).filter(|given| *given == host);
+    given.cloned().unwrap_or_else(|| text(host.to_owned()))
 }
 
 /// Takes away names with an underscore: many servers take `x_real_ip` for `X-Real-IP`, so that a client could say what
@@ -205,19 +231,16 @@ fn traced(headers: &HeaderMap) -> bool {
 }
 
 /// Adds a word to a list that may stand in several headers.
-fn append(headers: &mut HeaderMap, name: HeaderName, word: &str) {
-    let all = headers.get_all(&name).iter();
-    let mut words: Vec<&str> = all.filter_map(|value| value.to_str().ok()).collect();
-    words.push(word);
+fn append(headers: &mut HeaderMap, name: HeaderName, word: &HeaderValue) {
+    let all = headers.get_all(&name).iter().chain([word]);
+    let words: Vec<&str> = all.filter_map(|value| value.to_str().ok()).collect();
     let joined = words.join(", ");
-    set(headers, name, &joined);
+    headers.insert(name, text(joined));
 }
 
-fn set(headers: &mut HeaderMap, name: HeaderName, value: &str) {
-    match HeaderValue::from_str(value) {
-        Ok(value) => headers.insert(name, value),
-        Err(_) => headers.remove(name),
-    };
+/// A value without another copy of it. What is no value is empty, which none of ours is.
+fn text(text: String) -> HeaderValue {
+    HeaderValue::from_maybe_shared(Bytes::from(text)).unwrap_or(HeaderValue::from_static(""))
 }
 
 /// HTTP/2 may send each cookie by itself; HTTP/1 has one header (RFC 9113 section 8.2.3).
@@ -248,19 +271,21 @@ mod tests {
 
     fn forwarded(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
         let mut all = headers(pairs);
-        forward(&mut all, &client(false));
+        told(&mut all, false);
         all
     }
 
-    fn client(is_trusted: bool) -> Client<'static> {
-        Client {
-            ip: "203.0.113.2".parse().unwrap(),
-            peer: "203.0.113.2".parse().unwrap(),
-            port: 443,
-            tls: true,
+    fn told(headers: &mut HeaderMap, is_trusted: bool) {
+        let client = "203.0.113.2:4711".parse().unwrap();
+        let local = "198.51.100.1:443".parse().unwrap();
+        let peer = Peer::new(client, local, true);
+        let client = Client {
+            ip: client.ip(),
+            peer: &peer,
             host: "a.com:443",
             is_trusted,
-        }
+        };
+        forward(headers, &client);
     }
 
     #[test]
@@ -337,7 +362,7 @@ mod tests {
         );
         assert_eq!(of("203.0.113.5"), "203.0.113.5");
         let mut all = given.clone();
-        forward(&mut all, &client(true));
+        told(&mut all, true);
         assert_eq!(
             all["x-forwarded-for"],
             "198.51.100.7, 203.0.113.2, 10.1.0.9, 203.0.113.2"

@@ -1,6 +1,7 @@
 //! One request: what it asks for, where it goes, and what comes back.
 
 use std::borrow::Cow;
+use std::cell::OnceCell;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
@@ -17,7 +18,7 @@ use tokio_util::task::TaskTracker;
 use super::answer;
 use super::body::{Body, Download, Upload};
 use super::filters::{self, Common, Exchange, Step};
-use super::headers::{self, Client};
+use super::headers::{self, Client, Said};
 use super::limits::HEAD_BYTES_MAX;
 use super::record::Record;
 use super::upstream::{Failure, Job, Ticket, Upstream};
@@ -40,6 +41,27 @@ pub(super) struct Peer {
     pub(super) tls: bool,
     /// The name that it has asked for by TLS (SNI).
     pub(super) server_name: Option<Box<str>>,
+    /// What endpoints are told of it, made once.
+    said: OnceCell<Said>,
+}
+
+impl Peer {
+    /// A connection that has not said anything yet.
+    pub(super) fn new(client: SocketAddr, local: SocketAddr, tls: bool) -> Peer {
+        Peer {
+            client,
+            local,
+            tls,
+            server_name: None,
+            said: OnceCell::new(),
+        }
+    }
+
+    /// What endpoints are told of it.
+    pub(super) fn said(&self) -> &Said {
+        let said = || Said::of(self.client.ip(), self.local.port());
+        self.said.get_or_init(said)
+    }
 }
 
 /// What requests of a thread are served by.
@@ -205,7 +227,7 @@ async fn go(
         Some(to @ Destination::Port(key)) => {
             let hash = hash(&exchange, &request);
             let host = filters::host(&exchange, &request);
-            let mut request = outgoing(&exchange, serving, request, &place.host, wanted.as_ref())?;
+            let mut request = outgoing(&exchange, serving, request, &place.host, wanted.as_ref());
             filters::forward(&exchange, to, host, request.headers_mut());
             forward(serving, &exchange, key, hash, request, wanted).await
         }
@@ -309,13 +331,11 @@ fn outgoing(
     request: Request<Body>,
     host: &str,
     wanted: Option<&Wanted>,
-) -> Result<Request<Upload>, StatusCode> {
+) -> Request<Upload> {
     let (mut parts, body) = request.into_parts();
     let client = Client {
         ip: exchange.client,
-        peer: exchange.peer.client.ip(),
-        port: exchange.peer.local.port(),
-        tls: exchange.peer.tls,
+        peer: exchange.peer,
         host,
         is_trusted: exchange.is_trusted,
     };
@@ -329,10 +349,10 @@ fn outgoing(
             .headers
             .insert(TE, HeaderValue::from_static("trailers"));
     }
-    let rest = parts.uri.path_and_query().map_or("/", PathAndQuery::as_str);
-    parts.uri = rest.parse().map_err(|_| StatusCode::BAD_REQUEST)?;
+    let rest = parts.uri.path_and_query().cloned();
+    parts.uri = Uri::from(rest.unwrap_or_else(|| PathAndQuery::from_static("/")));
     let limit = serving.settings.limits.client_timeout;
-    Ok(Request::from_parts(parts, Upload::new(body, limit)))
+    Request::from_parts(parts, Upload::new(body, limit))
 }
 
 /// The answer as the client gets it. Where the endpoint agrees to an upgrade, bytes go to and fro from then on.

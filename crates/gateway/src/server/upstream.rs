@@ -19,6 +19,7 @@ use std::sync::Arc;
 use http::header::HOST;
 use http::{HeaderValue, Request, Response, StatusCode, Uri, Version};
 use hyper::body::{Body as _, Incoming};
+use hyper::client::conn::http1;
 use portolan_model::PortKey;
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -69,18 +70,20 @@ pub(super) struct Job<'a> {
 /// The connections of a thread, and what it knows of endpoints.
 pub(super) struct Upstream {
     pool: RefCell<Pool>,
-    groups: RefCell<HashMap<PortKey, Group>>,
+    groups: RefCell<HashMap<PortKey, Rc<RefCell<Group>>>>,
     tls: Tls,
 }
 
 /// A request that is under way to an endpoint, until it is dropped.
 pub(super) struct Ticket {
     upstream: Rc<Upstream>,
-    key: PortKey,
+    group: Rc<RefCell<Group>>,
     endpoint: SocketAddr,
     began: Instant,
     /// Counts a stream of a connection of HTTP/2.
     stream: Option<Rc<()>>,
+    /// The connection of HTTP/1 that it goes over, if that is good for another one.
+    connection: Option<Box<(Place, http1::SendRequest<Upload>)>>,
 }
 
 impl Ticket {
@@ -90,10 +93,8 @@ impl Ticket {
     }
 
     fn judge(&self, outcome: Outcome) {
-        let mut groups = self.upstream.groups.borrow_mut();
-        if let Some(group) = groups.get_mut(&self.key) {
-            group.judge(self.endpoint, outcome, Instant::now());
-        }
+        let mut group = self.group.borrow_mut();
+        group.judge(self.endpoint, outcome, Instant::now());
     }
 
     fn answered(&self, answer: &Response<Incoming>) {
@@ -107,9 +108,10 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        let mut groups = self.upstream.groups.borrow_mut();
-        if let Some(group) = groups.get_mut(&self.key) {
-            group.end(self.endpoint);
+        self.group.borrow_mut().end(self.endpoint);
+        if let Some(connection) = self.connection.take() {
+            let (place, sender) = *connection;
+            self.upstream.keep_after(place, sender);
         }
     }
 }
@@ -145,52 +147,50 @@ impl Upstream {
         self.groups.borrow_mut().retain(|key, _| known(key));
     }
 
-    /// Does something with what is known of the endpoints of a Service port, as they are by now.
-    fn with_group<T>(&self, job: &Job<'_>, act: impl FnOnce(&mut Group) -> T) -> T {
+    /// What is known of the endpoints of a Service port, as they are by now.
+    fn group(&self, job: &Job<'_>, now: Instant) -> Rc<RefCell<Group>> {
         let mut groups = self.groups.borrow_mut();
-        let now = Instant::now();
-        match groups.get_mut(job.key) {
-            Some(group) => {
-                group.follow(job.roster, now);
-                act(group)
-            }
-            None => {
-                let turn = fastrand::usize(..);
-                let group = Group::new(Arc::clone(job.roster), turn, now);
-                act(groups.entry(job.key.clone()).or_insert(group))
-            }
+        if let Some(group) = groups.get(job.key) {
+            group.borrow_mut().follow(job.roster, now);
+            return Rc::clone(group);
         }
+        let turn = fastrand::usize(..);
+        let group = Group::new(Arc::clone(job.roster), turn, now);
+        let group = Rc::new(RefCell::new(group));
+        groups.insert(job.key.clone(), Rc::clone(&group));
+        group
     }
 
     /// The endpoint for a try.
     fn pick(self: &Rc<Self>, job: &Job<'_>, tried: &[SocketAddr]) -> Result<Ticket, Failure> {
-        let picked = self.with_group(job, |group| {
-            if !group.has_room() {
-                return Err(Failure::Full);
+        let now = Instant::now();
+        let shared = self.group(job, now);
+        let mut group = shared.borrow_mut();
+        if !group.has_room() {
+            return Err(Failure::Full);
+        }
+        let spread = job.traffic.spread.as_ref();
+        let random = &mut || fastrand::u64(..);
+        let wanted = job.wanted.filter(|wanted| !job.sick.contains(wanted));
+        let wanted = wanted.and_then(|wanted| group.take(wanted, now, tried));
+        let well = wanted.or_else(|| match job.sick.is_empty() {
+            true => None,
+            false => {
+                let avoided = [tried, &job.sick].concat();
+                group.pick(spread, job.hash, now, &avoided, random)
             }
-            let now = Instant::now();
-            let spread = job.traffic.spread.as_ref();
-            let random = &mut || fastrand::u64(..);
-            let wanted = job.wanted.filter(|wanted| !job.sick.contains(wanted));
-            let wanted = wanted.and_then(|wanted| group.take(wanted, now, tried));
-            let well = wanted.or_else(|| match job.sick.is_empty() {
-                true => None,
-                false => {
-                    let avoided = [tried, &job.sick].concat();
-                    group.pick(spread, job.hash, now, &avoided, random)
-                }
-            });
-            let picked = well.or_else(|| group.pick(spread, job.hash, now, tried, random));
-            let endpoint = picked.ok_or(Failure::Nobody)?;
-            group.begin(endpoint);
-            Ok(endpoint)
         });
+        let picked = well.or_else(|| group.pick(spread, job.hash, now, tried, random));
+        let endpoint = picked.ok_or(Failure::Nobody)?;
+        group.begin(endpoint);
+        drop(group);
         Ok(Ticket {
             upstream: Rc::clone(self),
-            key: job.key.clone(),
-            endpoint: picked?,
-            began: Instant::now(),
+            group: shared,
+            endpoint,
+            began: now,
             stream: None,
+            connection: None,
         })
     }
 
@@ -205,6 +205,8 @@ impl Upstream {
         let may_repeat = request.body().is_end_stream() && retry.may_repeat(request.method());
         let mut tried = Vec::new();
         let mut ticket = self.pick(job, &tried)?;
+        // A copy costs as much as all else here, and is of no use where nobody else can get it.
+        let may_repeat = may_repeat && retry.tries > 1 && ticket.group.borrow().has_several();
         loop {
             let spare = may_repeat.then(|| copied(&request));
             let result = self.attempt(job, &mut ticket, request).await;
@@ -256,7 +258,7 @@ impl Upstream {
         let now = Instant::now();
         tries < usize::from(job.traffic.retry.tries)
             && deadline.is_none_or(|deadline| now < deadline)
-            && self.with_group(job, |group| group.may_retry(now))
+            && self.group(job, now).borrow_mut().may_retry(now)
     }
 
     /// One try at the endpoint of the ticket.
@@ -273,33 +275,40 @@ impl Upstream {
         });
         let mut request = framed(request, &place);
         // A connection that has said who its client is serves no other.
-        let kept = match announcement {
-            Some(_) => None,
-            None => self.pool.borrow_mut().take(&place, Instant::now()),
+        let keeps = announcement.is_none();
+        let mut kept = match keeps {
+            true => self.pool.borrow_mut().take(&place, Instant::now()),
+            false => None,
         };
-        if let Some(sender) = kept {
-            match self.ask(job, &place, ticket, sender, request, true).await {
+        loop {
+            let was_kept = kept.is_some();
+            let sender = match kept.take() {
+                Some(sender) => sender,
+                None => {
+                    // Much is done rarely here: in a box, it costs nothing where a connection is there already.
+                    let dialed = Box::pin(dial(
+                        &place,
+                        announcement.as_deref(),
+                        job.traffic.tls.as_deref(),
+                        &self.tls,
+                    ));
+                    match timeout(job.traffic.connect_timeout, dialed).await {
+                        Ok(Ok(sender)) => sender,
+                        Ok(Err(error)) => {
+                            tracing::debug!(endpoint = %place.address, %error, "an endpoint takes no connection");
+                            return Tried::No(Failure::Broken, true, Some(Box::new(request)));
+                        }
+                        Err(_) => {
+                            return Tried::No(Failure::Silent, true, Some(Box::new(request)));
+                        }
+                    }
+                }
+            };
+            match self.ask(job, &place, ticket, sender, request, keeps).await {
                 // It was closed in this very moment.
-                Tried::No(Failure::Broken, _, Some(unsent)) => request = *unsent,
+                Tried::No(Failure::Broken, _, Some(unsent)) if was_kept => request = *unsent,
                 tried => return tried,
             }
-        }
-        let dialed = dial(
-            &place,
-            announcement.as_deref(),
-            job.traffic.tls.as_deref(),
-            &self.tls,
-        );
-        match timeout(job.traffic.connect_timeout, dialed).await {
-            Ok(Ok(sender)) => {
-                let keeps = announcement.is_none();
-                self.ask(job, &place, ticket, sender, request, keeps).await
-            }
-            Ok(Err(error)) => {
-                tracing::debug!(endpoint = %place.address, %error, "an endpoint takes no connection");
-                Tried::No(Failure::Broken, true, Some(Box::new(request)))
-            }
-            Err(_) => Tried::No(Failure::Silent, true, Some(Box::new(request))),
         }
     }
 
@@ -320,7 +329,7 @@ impl Upstream {
                 let answer = answered(job.traffic, &progress, sender.try_send_request(request));
                 let answer = answer.await;
                 if matches!(answer, Some(Ok(_))) && keeps {
-                    self.keep_after(place.clone(), sender);
+                    ticket.connection = Some(Box::new((place.clone(), sender)));
                 }
                 answer
             }
@@ -348,12 +357,16 @@ impl Upstream {
         }
     }
 
-    /// Once the answer has been read to its end, the connection is good for another request.
-    fn keep_after(
-        self: &Rc<Self>,
-        place: Place,
-        mut sender: hyper::client::conn::http1::SendRequest<Upload>,
-    ) {
+    /// Once the answer has been read to its end, the connection is good for another request. As a rule that is now.
+    fn keep_after(self: &Rc<Self>, place: Place, mut sender: http1::SendRequest<Upload>) {
+        if sender.is_ready() {
+            let mut pool = self.pool.borrow_mut();
+            pool.put(place, Sender::Http1(sender), Instant::now());
+            return;
+        }
+        if sender.is_closed() {
+            return;
+        }
         let upstream = Rc::clone(self);
         tokio::task::spawn_local(async move {
             if sender.ready().await.is_ok() {

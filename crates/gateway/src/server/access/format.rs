@@ -457,12 +457,11 @@ mod tests {
 
     fn line() -> Line {
         Line {
-            peer: Rc::new(Peer {
-                client: "10.0.0.9:4000".parse().unwrap(),
-                local: "10.0.0.1:80".parse().unwrap(),
-                tls: false,
-                server_name: None,
-            }),
+            peer: Rc::new(Peer::new(
+                "10.0.0.9:4000".parse().unwrap(),
+                "10.0.0.1:80".parse().unwrap(),
+                false,
+            )),
             method: Method::GET,
             uri: "/a?b=c".parse().unwrap(),
             version: Version::HTTP_11,

@@ -76,7 +76,7 @@ impl After {
             .filter(|stand_in| stand_in.at.contains(&answer.status()));
         let mut answer = match (stand_in, &self.question) {
             (Some(stand_in), Some(question)) => {
-                stood_in(exchange, stand_in, question, answer).await
+                Box::pin(stood_in(exchange, stand_in, question, answer)).await
             }
             _ => answer,
         };
