@@ -30,7 +30,6 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
 use socket2::{Domain, Socket, Type};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::roster::Rosters;
@@ -151,7 +150,6 @@ pub struct Server {
 pub struct Observer {
     threads: Vec<Watched>,
     access_log: Option<AccessLog>,
-    connections_max: usize,
     common: Option<Arc<filters::Common>>,
 }
 
@@ -159,8 +157,6 @@ pub struct Observer {
 #[derive(Clone, Debug)]
 struct Watched {
     counted: Arc<Counted>,
-    /// Free places for connections.
-    room: Arc<Semaphore>,
 }
 
 impl Observer {
@@ -171,12 +167,6 @@ impl Observer {
             thread.counted.add_to(&mut tally);
         }
         tally
-    }
-
-    /// Places for connections that are taken: those of clients, and one for each socket that waits for the next client.
-    pub fn connections(&self) -> usize {
-        let free = self.threads.iter().map(|t| t.room.available_permits());
-        (self.connections_max * self.threads.len()).saturating_sub(free.sum())
     }
 
     /// Endpoints that do not pass the checks of their routes.
@@ -223,7 +213,6 @@ impl Server {
             observer: Observer {
                 threads: Vec::new(),
                 access_log: settings.access_log.clone(),
-                connections_max: settings.limits.connections_max,
                 common: None,
             },
         };
@@ -233,7 +222,6 @@ impl Server {
         for entrances in entrances {
             let watched = Watched {
                 counted: Arc::default(),
-                room: Arc::new(Semaphore::new(settings.limits.connections_max)),
             };
             server.observer.threads.push(watched.clone());
             let worker = connection::Worker {

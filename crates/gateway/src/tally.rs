@@ -124,6 +124,7 @@ pub(crate) struct Counted {
     routes: Mutex<HashMap<Origin, Arc<Cells>>>,
     others: Arc<Cells>,
     connections: AtomicU64,
+    ended: AtomicU64,
 }
 
 impl Counted {
@@ -139,7 +140,11 @@ impl Counted {
             tally.routes.entry(origin).or_default().add(&cells.read());
         }
         tally.others.add(&self.others.read());
-        tally.connections += self.connections.load(Ordering::Relaxed);
+        // In this order, so that no connection has ended that has not begun.
+        let ended = self.ended.load(Ordering::Relaxed);
+        let connections = self.connections.load(Ordering::Relaxed);
+        tally.connections += connections;
+        tally.open += connections.saturating_sub(ended);
     }
 }
 
@@ -162,9 +167,10 @@ impl Ledger {
         }
     }
 
-    /// A connection was taken.
-    pub(crate) fn connected(&self) {
+    /// A connection was taken; it has ended when what this returns is dropped, by the same thread.
+    pub(crate) fn connected(&self) -> Seat {
         add(&self.counted.connections, 1);
+        Seat(Arc::clone(&self.counted))
     }
 
     /// Where requests of a target of this table are counted.
@@ -221,6 +227,16 @@ impl Ledger {
             }
             stays
         });
+    }
+}
+
+/// A connection, as long as it lasts.
+#[derive(Debug)]
+pub(crate) struct Seat(Arc<Counted>);
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        add(&self.0.ended, 1);
     }
 }
 
@@ -302,6 +318,8 @@ pub struct Tally {
     pub others: Hits,
     /// Connections that were taken.
     pub connections: u64,
+    /// Those of them that have not ended.
+    pub open: u64,
 }
 
 #[cfg(test)]
@@ -342,7 +360,8 @@ mod tests {
         ledger
             .others()
             .count(StatusCode::NOT_FOUND, Duration::ZERO, 0);
-        ledger.connected();
+        let seat = ledger.connected();
+        drop(ledger.connected());
         let mut sum = tally(&counted);
         counted.add_to(&mut sum);
         let hits = &sum.routes[&target.origin];
@@ -354,7 +373,9 @@ mod tests {
         );
         assert_eq!((hits.sum_us, hits.sent), (2 * 60_001_001, 16));
         assert_eq!(sum.others.statuses, [(404, 2)]);
-        assert_eq!(sum.connections, 2);
+        assert_eq!((sum.connections, sum.open), (4, 2));
+        drop(seat);
+        assert_eq!(tally(&counted).open, 0);
     }
 
     #[test]

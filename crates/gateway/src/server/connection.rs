@@ -17,7 +17,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::LocalSet;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
@@ -37,7 +37,7 @@ use super::request::{Peer, Serving, handle};
 use super::upstream::{Tls, Upstream};
 use super::{Entrance, Live, Settings, Watched};
 use crate::proxy_protocol::{self, HEADER_BYTES_MAX, HeaderError};
-use crate::tally::Ledger;
+use crate::tally::{Ledger, Seat};
 
 /// What a thread works with.
 #[derive(Clone)]
@@ -84,7 +84,7 @@ impl Worker {
         let upstream = Rc::new(Upstream::new(self.tls.clone()));
         let shared = Rc::new(Shared {
             tracker: TaskTracker::new(),
-            room: Arc::clone(&self.watched.room),
+            room: Arc::new(Semaphore::new(self.settings.limits.connections_max)),
             ledger: RefCell::new(Ledger::new(Arc::clone(&self.watched.counted))),
             upstream: Rc::clone(&upstream),
             worker: self,
@@ -152,23 +152,29 @@ async fn take(shared: Rc<Shared>, listener: TcpListener, tls: bool) {
                 continue;
             }
         };
-        shared.ledger.borrow().connected();
+        let seat = (permit.ok(), shared.ledger.borrow().connected());
         let for_task = Rc::clone(&shared);
         let task = async move {
-            connection(&for_task, stream, client, tls).await;
-            drop(permit);
+            connection(&for_task, stream, client, tls, seat).await;
         };
         tokio::task::spawn_local(shared.tracker.track_future(task));
     }
 }
 
-async fn connection(shared: &Rc<Shared>, stream: TcpStream, client: SocketAddr, tls: bool) {
+async fn connection(
+    shared: &Rc<Shared>,
+    stream: TcpStream,
+    client: SocketAddr,
+    tls: bool,
+    seat: (Option<OwnedSemaphorePermit>, Seat),
+) {
     // Small answers must not wait for each other; a socket that refuses this is still good.
     let _ = stream.set_nodelay(true);
     let Ok(local) = stream.local_addr() else {
         return;
     };
     let mut peer = Peer::new(client, local, tls);
+    peer._seat = Some(seat);
     let opening = opening(shared, stream, &mut peer);
     let opened = tokio::select! {
         opened = opening => opened,

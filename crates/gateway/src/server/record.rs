@@ -29,6 +29,7 @@ const CLIENT_GONE: u16 = 499;
 /// One request, from its head to the end of its answer.
 pub(super) struct Record {
     shared: Rc<Shared>,
+    peer: Rc<Peer>,
     begun: Instant,
     status: StatusCode,
     bytes: u64,
@@ -63,6 +64,7 @@ impl Record {
         Record {
             line,
             shared,
+            peer: Rc::clone(peer),
             begun: Instant::now(),
             status: StatusCode::from_u16(CLIENT_GONE).unwrap_or(StatusCode::BAD_REQUEST),
             bytes: 0,
@@ -70,6 +72,11 @@ impl Record {
             is_head: *request.method() == Method::HEAD,
             noted: RefCell::default(),
         }
+    }
+
+    /// The connection that it comes by.
+    pub(super) fn peer(&self) -> Rc<Peer> {
+        Rc::clone(&self.peer)
     }
 
     /// Whatever lives on behind the answer is waited for when the server stops.

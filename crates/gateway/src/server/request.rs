@@ -13,7 +13,7 @@ use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use portolan_model::PortKey;
-use tokio_util::task::TaskTracker;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::answer;
 use super::body::{Body, Download, Upload};
@@ -28,10 +28,11 @@ use crate::path::{normalize, resolved};
 use crate::policy::cookie;
 use crate::roster::Roster;
 use crate::route::{self, Destination};
+use crate::tally::Seat;
 use crate::traffic::{Spoken, Spread};
 
 /// The connection that a request comes by.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Peer {
     /// The client, or whoever stands in front.
     pub(super) client: SocketAddr,
@@ -43,6 +44,8 @@ pub(super) struct Peer {
     pub(super) server_name: Option<Box<str>>,
     /// What endpoints are told of it, made once.
     said: OnceCell<Said>,
+    /// It counts as a connection as long as somebody knows it.
+    pub(super) _seat: Option<(Option<OwnedSemaphorePermit>, Seat)>,
 }
 
 impl Peer {
@@ -54,6 +57,7 @@ impl Peer {
             tls,
             server_name: None,
             said: OnceCell::new(),
+            _seat: None,
         }
     }
 
@@ -283,8 +287,8 @@ async fn forward(
         Ok((answer, ticket)) => {
             let endpoint = ticket.endpoint();
             serving.record.heard(endpoint, answer.status());
-            let tracker = serving.record.tracker();
-            let mut answer = incoming(answer, ticket, traffic.read_timeout, wanted, tracker);
+            let record = serving.record;
+            let mut answer = incoming(answer, ticket, traffic.read_timeout, wanted, record);
             let random = &mut || fastrand::u128(..);
             let told = sticky.zip(wish).and_then(|(sticky, wish)| {
                 sticky.cookie(roster, wish, endpoint, exchange.peer.tls, random)
@@ -361,14 +365,19 @@ fn incoming(
     ticket: Ticket,
     limit: Duration,
     wanted: Option<Wanted>,
-    tracker: &TaskTracker,
+    record: &Record,
 ) -> Response<Body> {
     let agreed = headers::upgrade(answer.headers());
     if let (StatusCode::SWITCHING_PROTOCOLS, Some(wanted), Some(to)) =
         (answer.status(), wanted, agreed)
     {
         let endpoint = hyper::upgrade::on(&mut answer);
-        tokio::task::spawn_local(tracker.track_future(carry(wanted.client, endpoint, ticket)));
+        let peer = record.peer();
+        let carrying = async move {
+            carry(wanted.client, endpoint, ticket).await;
+            drop(peer);
+        };
+        tokio::task::spawn_local(record.tracker().track_future(carrying));
         headers::end_connection(answer.headers_mut());
         headers::ask_upgrade(answer.headers_mut(), &to);
         return finished(answer.map(|_| Body::empty()));

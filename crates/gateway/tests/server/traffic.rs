@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -297,6 +297,14 @@ fn upgraded_connections_carry_bytes() {
         let mut echo = [0; 5];
         stream.read_exact(&mut echo).unwrap();
         assert_eq!(echo, text.as_bytes());
+    }
+    // It counts as a connection until its end.
+    assert_eq!(server.observer().tally().open, 1);
+    drop(stream);
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while server.observer().tally().open > 0 {
+        assert!(Instant::now() < deadline);
+        std::thread::yield_now();
     }
 }
 

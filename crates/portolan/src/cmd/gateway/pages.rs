@@ -112,8 +112,8 @@ fn metrics(observer: &Observer, followed: Option<&Followed>) -> String {
         (
             "portolan_gateway_connections",
             "gauge",
-            "Connections of clients, and one for each socket that waits for some.",
-            observer.connections() as u64,
+            "Connections of clients.",
+            tally.open,
         ),
         (
             "portolan_gateway_connections_total",
@@ -147,7 +147,7 @@ fn metrics(observer: &Observer, followed: Option<&Followed>) -> String {
         family(&mut out, "portolan_gateway_problems", "gauge", help);
         line(&mut out, "portolan_gateway_problems", "", problems);
     }
-    nginx::write(&mut out, &tally, observer, followed.is_some());
+    nginx::write(&mut out, &tally, followed.is_some());
     process(&mut out);
     out
 }
@@ -238,7 +238,7 @@ mod tests {
         tally.others = hits(404);
         let mut out = String::new();
         write_requests(&mut out, &tally);
-        nginx::write(&mut out, &tally, &Observer::default(), true);
+        nginx::write(&mut out, &tally, true);
         out
     }
 

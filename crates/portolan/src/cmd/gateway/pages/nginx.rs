@@ -3,7 +3,6 @@
 
 use portolan_dns::metrics::{buckets, family, line};
 use portolan_gateway::ingress::CONTROLLER;
-use portolan_gateway::server::Observer;
 use portolan_gateway::tally::{BOUNDS_US, Hits, Tally};
 
 use super::by_ingress;
@@ -22,7 +21,7 @@ fn controller() -> String {
 }
 
 /// `is_ready` says whether there is something to serve by.
-pub(super) fn write(out: &mut String, tally: &Tally, observer: &Observer, is_ready: bool) {
+pub(super) fn write(out: &mut String, tally: &Tally, is_ready: bool) {
     let controller = controller();
     let ingresses: Vec<(String, Hits)> = by_ingress(tally)
         .into_iter()
@@ -42,7 +41,7 @@ pub(super) fn write(out: &mut String, tally: &Tally, observer: &Observer, is_rea
     let name = "nginx_ingress_controller_nginx_process_connections";
     family(out, name, "gauge", "Connections of clients.");
     let labels = format!("{controller},state=\"active\"");
-    line(out, name, &labels, observer.connections());
+    line(out, name, &labels, tally.open);
     let name = "nginx_ingress_controller_nginx_process_connections_total";
     family(out, name, "counter", "Connections that were taken.");
     let labels = format!("{controller},state=\"accepted\"");
