@@ -9,6 +9,10 @@
 //! RFC 9112 leaves much to the mercy of receivers (a line feed alone, folded lines, a length beside chunks). Here every
 //! line ends with CR LF, and a request is framed in exactly one way.
 
+mod frames;
+
+pub(crate) use frames::Frames;
+
 /// Longest line that is put together from several reads. A head of 32 KiB is refused by the parser before.
 const LINE_BYTES_MAX: usize = 64 * 1024;
 

@@ -1,5 +1,5 @@
-//! The bytes of a client's connection: read along with by a [`Guard`] where HTTP/1 is spoken, and given up when the client
-//! takes nothing for too long.
+//! The bytes of a client's connection: read along with by a [`Guard`] where HTTP/1 is spoken, by [`Frames`] where HTTP/2
+//! is, and given up when the client takes nothing for too long.
 
 use std::io;
 use std::pin::Pin;
@@ -10,7 +10,7 @@ use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
-use crate::guard::Guard;
+use crate::guard::{Frames, Guard};
 
 /// What the parser gets instead of what was refused: it takes this for a request at no place, and answers with 400.
 const REFUSAL: &[u8] = b"\0\r\n\r\n";
@@ -21,6 +21,7 @@ pub(super) struct ClientIo<S> {
     /// Bytes that have been read before.
     first: Bytes,
     guard: Option<Guard>,
+    frames: Option<Frames>,
     /// What is left to be read of a refusal; nothing comes after it.
     refusal: Option<&'static [u8]>,
     /// The client must take something within every so long.
@@ -36,6 +37,7 @@ impl<S> ClientIo<S> {
             inner,
             first,
             guard: None,
+            frames: None,
             refusal: None,
             limit,
             patience: None,
@@ -45,6 +47,12 @@ impl<S> ClientIo<S> {
     /// From now on, what is read is HTTP/1.
     pub(super) fn guarded(mut self) -> ClientIo<S> {
         self.guard = Some(Guard::default());
+        self
+    }
+
+    /// From now on, what is read is HTTP/2 from its preface on.
+    pub(super) fn framed(mut self) -> ClientIo<S> {
+        self.frames = Some(Frames::default());
         self
     }
 }
@@ -63,6 +71,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for ClientIo<S> {
                 buf.put_slice(&this.first.split_to(count));
             } else {
                 std::task::ready!(Pin::new(&mut this.inner).poll_read(cx, buf))?;
+            }
+            if let Some(frames) = &mut this.frames {
+                frames.take(&mut buf.filled_mut()[before..]);
             }
             let read = &buf.filled()[before..];
             let looked = this.guard.as_mut().map_or(Ok(()), |guard| guard.take(read));

@@ -182,9 +182,9 @@ async fn connection(
     };
     match opened {
         Ok(Opened::Http1(io)) => speak_http1(shared, TokioIo::new(io.guarded()), peer).await,
-        Ok(Opened::Http2(io)) => speak_http2(shared, TokioIo::new(io), peer).await,
+        Ok(Opened::Http2(io)) => speak_http2(shared, TokioIo::new(io.framed()), peer).await,
         Ok(Opened::Http1Tls(io)) => speak_http1(shared, TokioIo::new(io.guarded()), peer).await,
-        Ok(Opened::Http2Tls(io)) => speak_http2(shared, TokioIo::new(io), peer).await,
+        Ok(Opened::Http2Tls(io)) => speak_http2(shared, TokioIo::new(io.framed()), peer).await,
         Err(error) => tracing::debug!(%client, %error, "a connection was given up"),
     }
 }
