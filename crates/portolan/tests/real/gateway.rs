@@ -112,6 +112,32 @@ impl World {
         self.server.apply(&manifest(&objects));
     }
 
+    /// A port of [`POD`] for somebody else's server.
+    pub fn port(&mut self) -> u16 {
+        self.next_port += 1;
+        self.next_port - 1
+    }
+
+    /// Runs a program until the test ends.
+    pub fn run(&mut self, mut command: Command) {
+        let child = command.die_with_parent(Signal::SIGKILL).spawn();
+        self.running.push(Running(child.unwrap()));
+    }
+
+    /// A Service with one endpoint, at which somebody else listens.
+    pub fn endpoint(&self, name: &str, port: u16) {
+        let ports = json!([{"name": "http", "port": 8080}]);
+        let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": {"ports": ports}});
+        self.server
+            .apply(&manifest(&[service, slice(name, 0, port)]));
+    }
+
+    /// A directory that goes with the test.
+    pub fn dir(&self) -> std::path::PathBuf {
+        let path = self.server.kubeconfig();
+        path.parent().unwrap().to_owned()
+    }
+
     /// Status, and who has answered.
     pub fn ask(&self, arguments: &[&str]) -> (u16, String) {
         let mut command = Command::new("curl");

@@ -4,6 +4,7 @@
 
 mod agent;
 mod charts;
+mod clients;
 mod cluster;
 mod dns;
 mod gateway;
