@@ -513,3 +513,40 @@ fn annotations_are_carried_out_or_told() {
     let expected = "refused refused refused different refused different refused";
     assert_eq!(notes.join(" "), expected);
 }
+
+#[test]
+fn lists_of_names_have_an_end() {
+    let list = |count: usize, end: &str| {
+        let names = (0..count).map(|number| format!("x{number}{end}"));
+        names.collect::<Vec<_>>().join(",")
+    };
+    let named = |count: usize| {
+        let spec = json!({"rules": [rule("a.com", "/", "Prefix", web())]});
+        let names = json!({
+            "nginx.ingress.kubernetes.io/server-alias": list(count, ".com"),
+            "nginx.ingress.kubernetes.io/auth-url": "http://127.0.0.1/",
+            "nginx.ingress.kubernetes.io/auth-response-headers": list(count, ""),
+        });
+        built(vec![annotated(ingress("i", spec), names)])
+    };
+    let most = named(32);
+    assert!(said(&most).is_empty(), "{:?}", said(&most));
+    assert_eq!(
+        origin(&most, "x31.com", "/"),
+        "i spec.rules[0].http.paths[0]"
+    );
+    let more = named(33);
+    assert_eq!(
+        origin(&more, "x31.com", "/"),
+        "i spec.rules[0].http.paths[0]"
+    );
+    assert_eq!(origin(&more, "x32.com", "/"), "nothing");
+    let problems = said(&more).join("\n");
+    assert_eq!(
+        problems.matches("has more than 32 names").count(),
+        2,
+        "{problems}"
+    );
+    let judge = find(&more, "a.com", "/").unwrap().policy.judge.as_ref();
+    assert_eq!(judge.unwrap().passed.len(), 32);
+}

@@ -146,4 +146,21 @@ mod tests {
             "all others are forgotten"
         );
     }
+
+    #[tokio::test]
+    async fn hashes_wait_for_each_other() {
+        let file = "user0:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=\n";
+        let login = Login {
+            realm: "x".into(),
+            users: Arc::new(Users::read(file).0),
+        };
+        let logins = Logins::default();
+        let others = logins.room.acquire_many(HASHES_AT_ONCE_MAX as u32);
+        let others = others.await.unwrap();
+        let request = asked(0);
+        let mut waiting = std::pin::pin!(check(&logins, &login, &request));
+        assert!(futures::poll!(waiting.as_mut()).is_pending());
+        drop(others);
+        assert!(waiting.await.is_ok());
+    }
 }

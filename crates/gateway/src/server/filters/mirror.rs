@@ -165,3 +165,39 @@ impl HttpBody for Pieces {
         self.length
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures::StreamExt;
+    use http_body_util::{BodyExt, StreamBody};
+
+    use super::*;
+
+    /// The receiver of a copy takes nothing: the original has all of its body, and the copy is given up.
+    #[tokio::test]
+    async fn a_copy_that_is_too_slow_is_given_up() {
+        for pieces in [PIECES_MAX - 1, PIECES_MAX + 1] {
+            let frames = (0..pieces).map(|_| Ok(Frame::data(Bytes::from_static(b"x"))));
+            let inner = StreamBody::new(futures::stream::iter(frames.collect::<Vec<_>>()));
+            let (sender, receiver) = channel(PIECES_MAX);
+            let tee = Tee {
+                inner: Body::Made(MadeBody::new(inner)),
+                copy: Some(sender),
+            };
+            assert_eq!(tee.collect().await.unwrap().to_bytes().len(), pieces);
+            let copy = Pieces {
+                receiver,
+                length: SizeHint::default(),
+                is_whole: false,
+            };
+            let mut copy = copy.into_data_stream();
+            for _ in 0..pieces.min(PIECES_MAX) {
+                assert_eq!(copy.next().await.unwrap().unwrap(), "x");
+            }
+            let end = copy.next().await;
+            let is_whole = pieces < PIECES_MAX;
+            assert_eq!(end.is_none(), is_whole, "{pieces}");
+            assert_eq!(end.is_some_and(|end| end.is_err()), !is_whole, "{pieces}");
+        }
+    }
+}

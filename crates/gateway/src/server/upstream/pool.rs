@@ -135,3 +135,68 @@ impl Pool {
         self.count = self.by_place.values().map(Vec::len).sum();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use hyper_util::rt::TokioIo;
+
+    use super::*;
+    use crate::server::connection::Local;
+
+    fn place(number: usize, spoken: Spoken) -> Place {
+        Place {
+            address: SocketAddr::from(([10, 1, 0, 10], number as u16)),
+            spoken,
+            tls_name: None,
+            tls: None,
+        }
+    }
+
+    async fn http1() -> Sender {
+        let (ours, _) = tokio::io::duplex(64);
+        let (sender, _) = http1::handshake(TokioIo::new(ours)).await.unwrap();
+        Sender::Http1(sender)
+    }
+
+    #[tokio::test]
+    async fn so_many_connections_are_kept_and_no_more() {
+        let (mut pool, now) = (Pool::default(), Instant::now());
+        let first = place(1, Spoken::Http);
+        for _ in 0..=IDLE_MAX {
+            pool.put(first.clone(), http1().await, now);
+        }
+        assert_eq!(pool.by_place[&first].len(), IDLE_MAX);
+        let mut number = 1;
+        while pool.count < IDLE_ALL_MAX {
+            number += 1;
+            pool.put(place(number, Spoken::Http), http1().await, now);
+        }
+        let last = place(number + 1, Spoken::Http);
+        pool.put(last.clone(), http1().await, now);
+        assert!(!pool.by_place.contains_key(&last));
+        assert_eq!(pool.count, IDLE_ALL_MAX);
+        // Their other sides are gone: all of them go, and there is room again.
+        pool.trim(now + IDLE_TIMEOUT);
+        assert_eq!((pool.count, pool.by_place.len()), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn a_connection_has_so_many_streams_and_no_more() {
+        let fill = async {
+            let (ours, _theirs) = tokio::io::duplex(4096);
+            let shaken = http2::Builder::new(Local).handshake(TokioIo::new(ours));
+            let (sender, _connection) = shaken.await.unwrap();
+            let (mut pool, now) = (Pool::default(), Instant::now());
+            let place = place(1, Spoken::H2c);
+            pool.put(place.clone(), Sender::Http2(sender, Rc::new(())), now);
+            let mut streams: Vec<Sender> = Vec::new();
+            while let Some(sender) = pool.take(&place, now) {
+                streams.push(sender);
+            }
+            assert_eq!(streams.len(), UPSTREAM_STREAMS_MAX);
+            streams.pop();
+            assert!(pool.take(&place, now).is_some());
+        };
+        tokio::task::LocalSet::new().run_until(fill).await;
+    }
+}
