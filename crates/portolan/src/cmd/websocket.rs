@@ -1,6 +1,8 @@
 //! The frames of a WebSocket (RFC 6455), as far as `portolan echo` and `portolan ask` need them: whole messages of
 //! bounded length, with answers to pings and to the end. The upgrade itself is made by who has the HTTP connection.
 
+use std::time::Duration;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use sha1::{Digest, Sha1};
@@ -8,6 +10,11 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// Longest message, in bytes: what is said here is a line or a short answer, and nobody else's memory is to be had.
 pub const MESSAGE_BYTES_MAX: usize = 64 * 1024;
+
+/// How long somebody is listened to who has been told to stop.
+const LINGER: Duration = Duration::from_secs(2);
+/// How much of them is taken, in bytes: sixteen messages, more than is under way as a rule. Who says more may see a reset.
+const LINGER_BYTES_MAX: u64 = 1024 * 1024;
 
 /// RFC 6455 section 1.3.
 const GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
@@ -93,6 +100,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         let result = self.message().await;
         if let Err(Error::Wrong(code, _)) = result {
             self.close(code).await?;
+            self.linger().await;
         }
         result
     }
@@ -109,6 +117,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     pub async fn close(&mut self, code: u16) -> Result<(), Error> {
         self.is_closed = true;
         self.write(CLOSE, &code.to_be_bytes()).await
+    }
+
+    /// Takes what is still under way, and throws it away: a connection that is closed before that is reset, and the reset
+    /// may overtake what we have said.
+    async fn linger(&mut self) {
+        let reading = async {
+            self.stream.shutdown().await?;
+            let mut rest = (&mut self.stream).take(LINGER_BYTES_MAX);
+            tokio::io::copy(&mut rest, &mut tokio::io::sink()).await
+        };
+        // Who goes on for longer has had the time to hear it.
+        let _ = tokio::time::timeout(LINGER, reading).await;
     }
 
     async fn message(&mut self) -> Result<Option<Message>, Error> {
@@ -290,6 +310,30 @@ mod tests {
         }
         let (cut, _) = said(&[0x81, 0x85, 0, 0]).await;
         assert!(matches!(cut, Err(Error::Io(_))));
+    }
+
+    /// The rest of a message that is too long must not turn the answer into a reset; and there is an end to it.
+    #[tokio::test]
+    async fn who_says_too_much_hears_why() {
+        let (ours, theirs) = tokio::io::duplex(4096);
+        let server = tokio::spawn(repeat(theirs));
+        let (mut read, mut write) = tokio::io::split(ours);
+        let much = vec![0; 2 * LINGER_BYTES_MAX as usize];
+        let head = [
+            &[0x82, 0xff][..],
+            &(much.len() as u64).to_be_bytes(),
+            &[0; 4],
+        ]
+        .concat();
+        let saying = tokio::spawn(async move {
+            write.write_all(&head).await.unwrap();
+            write.write_all(&much).await
+        });
+        let mut heard = Vec::new();
+        read.read_to_end(&mut heard).await.unwrap();
+        assert_eq!(heard, [0x88, 2, 3, 0xf1], "1009");
+        assert!(matches!(server.await.unwrap(), Err(Error::Wrong(1009, _))));
+        assert!(saying.await.unwrap().is_err(), "nobody takes all of it");
     }
 
     #[tokio::test]
