@@ -122,7 +122,8 @@ fn the_gateways_values_do_what_they_say() {
         "ingressNginxCompatible=true",
         "config.proxy-body-size=8m",
         "service.type=ClusterIP",
-        "preStopSleepSeconds=0",
+        "lameduckSeconds=20",
+        "metricsPort=9100",
         "extraArgs={--threads=2}",
     ];
     let objects = chart("portolan-gateway", &values).unwrap();
@@ -135,6 +136,8 @@ fn the_gateways_values_do_what_they_say() {
             "gateway",
             "--config-map=kube-system/portolan-gateway",
             "--ingress-class=nginx",
+            "--metrics-address=[::]:9100",
+            "--lameduck-seconds=20",
             "--status-address=198.51.100.1",
             "--status-address=front.example",
             "--ingress-nginx-compatible",
@@ -143,8 +146,9 @@ fn the_gateways_values_do_what_they_say() {
     );
     let ports = container["ports"].as_array().unwrap().iter();
     let ports: Vec<_> = ports.map(|port| port["hostPort"].clone()).collect();
-    assert_eq!(ports, [80, 443]);
-    assert!(container["lifecycle"].is_null() && pod["topologySpreadConstraints"].is_null());
+    assert_eq!(ports, [json!(80), json!(443), Value::Null]);
+    assert_eq!(container["ports"][2]["containerPort"], 9100);
+    assert!(pod["topologySpreadConstraints"].is_null());
     assert_eq!(of(&objects, "ConfigMap")["data"]["proxy-body-size"], "8m");
     assert!(of(&objects, "Service")["spec"]["externalTrafficPolicy"].is_null());
     let class = &of(&objects, "IngressClass")["metadata"];

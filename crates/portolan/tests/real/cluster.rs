@@ -391,7 +391,7 @@ fn the_role_allows_what_the_gateway_asks_for_and_it_needs_no_privilege() {
                 || was_asked(&asked, "create", "", "events"),
                 || format!("an Event: {}", said()),
             );
-            for port in [80, 443] {
+            for port in [80, 443, 10254] {
                 until_or(
                     || TcpStream::connect(("127.0.0.1", port)).is_ok(),
                     || format!("it serves at {port}: {}", said()),
