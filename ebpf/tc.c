@@ -18,58 +18,17 @@
 /* Ports that are tried for a flow before it is left to the rules to give it one. */
 #define PORTS_TRIED 16
 
-/* Writes down what this packet tells of its flow; of the other direction's entry only what is new, or once a second, so
- * that the table forgets neither of the two before the other. */
-static __attribute__((noinline)) void touch(struct work *w, struct flow *flow)
+/* As read_packet. */
+static __attribute__((noinline)) int parse(struct __sk_buff *skb, struct packet *packet)
 {
-	u32 now = now_s();
-	u8 state = flow->state;
-
-	if (flow->is_back)
-		state |= FLOW_ANSWERED;
-	if (w->packet.tcp_flags & TCP_RST)
-		state |= FLOW_RESET;
-	if (w->packet.tcp_flags & TCP_FIN)
-		state |= flow->is_back ? FLOW_ENDED_BACK : FLOW_ENDED_THERE;
-	if (state == flow->state && now == flow->seen_s)
-		return;
-	flow->state = state;
-	flow->seen_s = now;
-	w->back = turned(&flow->becomes);
-	struct flow *other = find_flow(&w->back);
-
-	if (other) {
-		other->state = state;
-		other->seen_s = now;
-		return;
-	}
-	w->back_flow = *flow;
-	w->back_flow.becomes = turned(&w->packet.tuple);
-	w->back_flow.is_back = !flow->is_back;
-	put_flow(&w->back, &w->back_flow, BPF_NOEXIST);
+	/* Of another network, which has a device of its own. */
+	return !skb->vlan_present && read_packet(skb, skb->protocol, packet);
 }
 
-/* Asks the kernel's routes. Whoever is no neighbour yet can be reached, too. */
+/* Whoever is no neighbour yet can be reached, too. */
 static inline int has_route(struct __sk_buff *skb, struct work *w, const struct tuple *tuple, u32 mtu)
 {
-	__builtin_memset(&w->route, 0, sizeof w->route);
-	w->route.ifindex = skb->ifindex;
-	w->route.tot_len = mtu;
-	w->route.l4_protocol = tuple->protocol;
-	w->route.sport = tuple->from_port;
-	w->route.dport = tuple->to_port;
-	if (is_v4(&tuple->to)) {
-		w->route.family = AF_INET;
-		w->route.ipv4_src = tuple->from.words[3];
-		w->route.ipv4_dst = tuple->to.words[3];
-	} else {
-		w->route.family = AF_INET6;
-		for (int i = 0; i < 4; i++) {
-			w->route.ipv6_src[i] = tuple->from.words[i];
-			w->route.ipv6_dst[i] = tuple->to.words[i];
-		}
-	}
-	long found = bpf_fib_lookup(skb, &w->route, sizeof w->route, 0);
+	long found = find_route(skb, skb->ifindex, w, tuple, mtu);
 
 	return found == BPF_FIB_LKUP_RET_SUCCESS || found == BPF_FIB_LKUP_RET_NO_NEIGH;
 }
@@ -167,14 +126,6 @@ static inline void tally(struct work *w)
 		__sync_fetch_and_add(flows, 1);
 	else
 		bpf_map_update_elem(&pairs, &w->pair, &one, BPF_NOEXIST);
-}
-
-/* Whether this packet may begin a flow. */
-static inline int begins(const struct packet *packet)
-{
-	if (packet->protocol == IPPROTO_UDP)
-		return 1;
-	return (packet->tcp_flags & (TCP_SYN | TCP_ACK | TCP_RST | TCP_FIN)) == TCP_SYN;
 }
 
 /* The entry of a new flow, or null. */

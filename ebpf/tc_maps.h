@@ -49,7 +49,12 @@ struct device {
 	union address v4;	/* its own addresses, for the source of what is sent; 0 if it has none */
 	union address v6;
 	u32 mtu;
+	u8 mac[6];
+	u8 takes_frames;	/* whether XDP may send through it */
+	u8 zero;
 };
+
+_Static_assert(sizeof(struct device) == 44, "DEVICE_LEN");
 
 struct {
 	NUMBER(type, BPF_MAP_TYPE_HASH);
@@ -105,6 +110,7 @@ enum outcome_outside {
 	LEFT_WITHOUT_WAY,	/* its answers would not leave by a device of ours */
 	LEFT_FOR_ANOTHER,	/* another flow has the same endpoint, client and port */
 	LOST_WITHOUT_ROUTE,
+	CARRIED_FAST,		/* packets that XDP has carried */
 	OUTCOMES_OUTSIDE,
 };
 
@@ -205,6 +211,60 @@ static inline void forget_flow(const struct tuple *key)
 		bpf_map_delete_elem(&flows_v4, key);
 	else
 		bpf_map_delete_elem(&flows_v6, key);
+}
+
+/* Writes down what this packet tells of its flow; of the other direction's entry only what is new, or once a second, so
+ * that the table forgets neither of the two before the other. */
+static __attribute__((noinline)) void touch(struct work *w, struct flow *flow)
+{
+	u32 now = now_s();
+	u8 state = flow->state;
+
+	if (flow->is_back)
+		state |= FLOW_ANSWERED;
+	if (w->packet.tcp_flags & TCP_RST)
+		state |= FLOW_RESET;
+	if (w->packet.tcp_flags & TCP_FIN)
+		state |= flow->is_back ? FLOW_ENDED_BACK : FLOW_ENDED_THERE;
+	if (state == flow->state && now == flow->seen_s)
+		return;
+	flow->state = state;
+	flow->seen_s = now;
+	w->back = turned(&flow->becomes);
+	struct flow *other = find_flow(&w->back);
+
+	if (other) {
+		other->state = state;
+		other->seen_s = now;
+		return;
+	}
+	w->back_flow = *flow;
+	w->back_flow.becomes = turned(&w->packet.tuple);
+	w->back_flow.is_back = !flow->is_back;
+	put_flow(&w->back, &w->back_flow, BPF_NOEXIST);
+}
+
+/* Asks the kernel's routes; the answer is in w->route. */
+static inline long find_route(CONTEXT *frame, u32 in, struct work *w, const struct tuple *tuple, u32 mtu)
+{
+	__builtin_memset(&w->route, 0, sizeof w->route);
+	w->route.ifindex = in;
+	w->route.tot_len = mtu;
+	w->route.l4_protocol = tuple->protocol;
+	w->route.sport = tuple->from_port;
+	w->route.dport = tuple->to_port;
+	if (is_v4(&tuple->to)) {
+		w->route.family = AF_INET;
+		w->route.ipv4_src = tuple->from.words[3];
+		w->route.ipv4_dst = tuple->to.words[3];
+	} else {
+		w->route.family = AF_INET6;
+		for (int i = 0; i < 4; i++) {
+			w->route.ipv6_src[i] = tuple->from.words[i];
+			w->route.ipv6_dst[i] = tuple->to.words[i];
+		}
+	}
+	return bpf_fib_lookup(frame, &w->route, sizeof w->route, 0);
 }
 
 #endif

@@ -4,16 +4,18 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const PROGRAMS: [&str; 2] = ["sockets", "tc"];
-const HEADERS: [&str; 8] = [
+const PROGRAMS: [&str; 3] = ["sockets", "tc", "xdp"];
+const HEADERS: [&str; 10] = [
     "decide.h",
     "flows.h",
     "kernel.h",
     "layout.h",
     "outside.h",
     "packet.h",
+    "read.h",
     "skb.h",
     "tc_maps.h",
+    "xdp.h",
 ];
 
 fn main() {

@@ -24,6 +24,7 @@ pub mod netlink;
 pub mod netns;
 mod nfnetlink;
 pub mod nft;
+pub mod offload;
 
 pub mod process;
 pub mod resets;

@@ -35,6 +35,8 @@ pub struct Ethernet {
     pub name: String,
     /// The most bytes of one IP packet.
     pub mtu: u32,
+    /// Its own address on the wire.
+    pub mac: [u8; 6],
 }
 
 /// A route to be added.
@@ -219,17 +221,19 @@ impl Links {
     pub fn ethernet(&mut self) -> Result<Vec<Ethernet>> {
         let read = |link: &LinkMessage| {
             let ethernet = link.header.link_layer_type == LinkLayerType::Ether;
-            let mtu = link
-                .attributes
-                .iter()
-                .find_map(|attribute| match attribute {
-                    LinkAttribute::Mtu(mtu) => Some(*mtu),
-                    _ => None,
-                });
+            let (mut mtu, mut mac) = (None, None);
+            for attribute in &link.attributes {
+                match attribute {
+                    LinkAttribute::Mtu(bytes) => mtu = Some(*bytes),
+                    LinkAttribute::Address(bytes) => mac = bytes.first_chunk().copied(),
+                    _ => {}
+                }
+            }
             Some(Ethernet {
                 index: link.header.index,
                 name: link_name(link).filter(|_| ethernet)?.to_string(),
                 mtu: mtu?,
+                mac: mac?,
             })
         };
         Ok(self.list()?.iter().filter_map(read).collect())

@@ -43,6 +43,8 @@ pub struct Location {
     pub namespaces: PathBuf,
     /// Where traffic from outside comes and goes.
     pub devices: Devices,
+    /// Whether XDP carries what it can of that, where drivers can.
+    pub xdp: bool,
 }
 
 impl Default for Location {
@@ -53,6 +55,7 @@ impl Default for Location {
             pins: "/sys/fs/bpf/portolan".into(),
             namespaces: "/run/netns".into(),
             devices: Devices::default(),
+            xdp: false,
         }
     }
 }
@@ -87,7 +90,7 @@ impl EbpfTarget {
             other.remove()?;
         }
         Ok(EbpfTarget {
-            outside: AtDevices::open(&location.pins, &location.devices),
+            outside: AtDevices::open(&location.pins, &location.devices, location.xdp),
             location: location.clone(),
             rules,
             pins,

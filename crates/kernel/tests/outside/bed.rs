@@ -11,6 +11,7 @@ use ipnet::IpNet;
 use portolan_dataplane::ebpf::Ebpf;
 use portolan_kernel::cgroup::Cgroup;
 use portolan_kernel::ebpf::{Devices, Location, OutsideOutcomes};
+use portolan_kernel::offload::{self, Offload};
 use portolan_kernel::topology::Host;
 use portolan_kernel::{EbpfTarget, mount, namespace};
 use portolan_model::{
@@ -45,7 +46,8 @@ pub(crate) fn at(text: &str) -> SocketAddr {
 pub(crate) struct Bed {
     pub(crate) client: Host,
     pub(crate) node: Host,
-    _others: [Host; 2],
+    /// The gateway, and the other node.
+    pub(crate) others: [Host; 2],
     pub(crate) near: Host,
     pub(crate) far: Host,
     cgroup: Cgroup,
@@ -145,7 +147,7 @@ impl Bed {
         let mut bed = Bed {
             client,
             node,
-            _others: [gateway, other],
+            others: [gateway, other],
             near,
             far,
             cgroup,
@@ -160,6 +162,20 @@ impl Bed {
             }),
         };
         bed.wait_for_links();
+        bed.open();
+        Some(bed)
+    }
+
+    /// The same with XDP, and links as real ones are: what is sent has its checksum, and what comes can be a frame.
+    pub(crate) fn fast() -> Option<Bed> {
+        let mut bed = Bed::new()?;
+        for host in [&bed.client, &bed.near, &bed.far] {
+            switch(host, "uplink", Offload::TxChecksum, false);
+        }
+        let [gateway, other] = &bed.others;
+        switch(gateway, "eth0", Offload::Gro, true);
+        switch(other, "uplink", Offload::Gro, true);
+        bed.location.xdp = true;
         bed.open();
         Some(bed)
     }
@@ -268,6 +284,13 @@ impl Bed {
         );
         String::from_utf8(output.stdout).unwrap()
     }
+}
+
+/// As `ethtool -K`.
+pub(crate) fn switch(host: &Host, device: &str, what: Offload, on: bool) {
+    host.run(|| offload::set(device, what, on))
+        .unwrap()
+        .unwrap();
 }
 
 /// A link with addresses of both families; `here` has the name on the router.

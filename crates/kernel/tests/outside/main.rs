@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)] // A test that can't set up its network has failed.
 
 mod bed;
+mod fast;
 mod frames;
 
 use std::io::ErrorKind;
@@ -148,22 +149,7 @@ fn flows_go_on_without_an_agent_and_with_a_newer_one() {
         bed.target = None;
         echo(&mut stream, 10_000);
         greeting(&mut bed.connect(node_port(Family::V4)).unwrap());
-        // What another version of the programs has pinned.
-        let list = |path: &std::path::Path| -> Vec<std::path::PathBuf> {
-            let entries = std::fs::read_dir(path).unwrap();
-            entries.map(|entry| entry.unwrap().path()).collect()
-        };
-        let all = list(&bed.location.pins);
-        let outside = all
-            .iter()
-            .find(|path| path.to_string_lossy().contains("outside-"));
-        let outside = outside.unwrap();
-        let own = list(outside)
-            .into_iter()
-            .find(|path| path.join("served").exists())
-            .unwrap();
-        let other = outside.join("0123456789abcdef");
-        std::fs::rename(&own, &other).unwrap();
+        let [own, other] = make_older(&bed);
         bed.open();
         assert!(own.exists() && !other.exists());
         echo(&mut stream, 10_000);
@@ -176,6 +162,26 @@ fn flows_go_on_without_an_agent_and_with_a_newer_one() {
         assert_eq!(bed.outcomes().taken(), 1);
         echo(&mut stream, 10_000);
     });
+}
+
+/// What is pinned is another version's from now on; where it was, and where it is.
+fn make_older(bed: &Bed) -> [std::path::PathBuf; 2] {
+    let list = |path: &std::path::Path| -> Vec<std::path::PathBuf> {
+        let entries = std::fs::read_dir(path).unwrap();
+        entries.map(|entry| entry.unwrap().path()).collect()
+    };
+    let all = list(&bed.location.pins);
+    let outside = all
+        .iter()
+        .find(|path| path.to_string_lossy().contains("outside-"));
+    let outside = outside.unwrap();
+    let own = list(outside)
+        .into_iter()
+        .find(|path| path.join("served").exists())
+        .unwrap();
+    let other = outside.join("0123456789abcdef");
+    std::fs::rename(&own, &other).unwrap();
+    [own, other]
 }
 
 /// Another mode takes over: programs stay as long as somebody needs them, and take nobody any more.

@@ -17,6 +17,7 @@ use nix::unistd::Pid;
 use portolan_kernel::cgroup::Cgroup;
 use portolan_kernel::command::CommandNamespaces;
 use portolan_kernel::ebpf::Location;
+use portolan_kernel::offload::{self, Offload};
 use portolan_kernel::topology::Host;
 use portolan_kernel::{mount, namespace};
 
@@ -164,6 +165,12 @@ impl Node {
         );
         let cut = || Command::new("nft").arg(&rules).status();
         assert!(self.pods.run(cut).unwrap().unwrap().success());
+    }
+
+    /// The client outside takes frames of XDP, as a real device does.
+    pub fn take_frames_outside(&self) {
+        let set = || offload::set("eth0", Offload::Gro, true);
+        self.outside.run(set).unwrap().unwrap();
     }
 
     /// Starts the proxy with these arguments besides those that say where it is.

@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
+use std::process::Command;
 
 use nix::sys::signal::Signal;
 use portolan_kernel::isolated;
@@ -84,6 +85,40 @@ pub fn keeps_no_more(node: &mut Node, mode: &str, kept: &str, user: u32) {
     node.end(Signal::SIGTERM);
     // The next one has to write everything.
     node.clean_up();
+}
+
+/// Programs at devices, and XDP, need what eBPF mode has anyway.
+#[test]
+fn xdp_needs_no_more_than_ebpf_mode() {
+    isolated!(xdp_needs_no_more_than_ebpf_mode, {
+        if !is_first_user() {
+            assert!(std::env::var_os("CI").is_none(), "CI has root");
+            return eprintln!("SKIPPED: eBPF mode needs root");
+        }
+        let mut node = Node::new(2);
+        node.take_frames_outside();
+        node.lead_to(&[2, 3]);
+        let pins = Path::new("/sys/fs/bpf/portolan");
+        std::fs::create_dir(pins).unwrap();
+        chown(pins, Some(NOBODY), None).unwrap();
+        let arguments = [
+            &["--proxy-mode", "ebpf", "--ebpf-outside-devices", "eth0"][..],
+            &["--ebpf-outside-xdp"],
+        ];
+        let capabilities = "-all,+net_admin,+net_raw,+perfmon,+bpf";
+        node.start_as(NOBODY, capabilities, &arguments.concat());
+        until_or(|| node.stands_alone(), || node.log());
+        node.converged(&[2, 3]);
+        let shown = Command::new("ip").args(["link", "show", "eth0"]).output();
+        let shown = String::from_utf8(shown.unwrap().stdout).unwrap();
+        assert!(shown.contains(" xdp "), "{shown}\n{}", node.log());
+        assert!(!node.log().contains("no XDP"), "{}", node.log());
+        assert_eq!(node.status("CapEff"), WITH_BPF);
+        // No flow needs it any more.
+        node.end(Signal::SIGTERM);
+        chown(pins, Some(0), None).unwrap();
+        node.clean_up();
+    });
 }
 
 /// One that stands where the proxy looks for `iptables-nft-save`. A setting of the network tells how far it came.

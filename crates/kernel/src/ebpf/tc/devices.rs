@@ -48,6 +48,8 @@ pub(crate) struct Device {
     pub(super) index: u32,
     pub(super) name: String,
     pub(super) mtu: u32,
+    /// Frames for this host have it.
+    pub(super) mac: [u8; 6],
     /// For the source of what is sent on.
     pub(super) addresses: [Option<IpAddr>; 2],
 }
@@ -78,6 +80,7 @@ pub(crate) fn found(wanted: &Devices) -> Result<Vec<Device>, ApplyError> {
         index: device.index,
         name: device.name,
         mtu: device.mtu,
+        mac: device.mac,
     };
     Ok(all.into_iter().map(device).collect())
 }

@@ -1,5 +1,6 @@
 //! The maps of the programs at devices. Keys and values are bytes, as `portolan_dataplane::ebpf` writes them.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::path::Path;
@@ -48,10 +49,10 @@ pub(super) const TABLES: [(&str, u32); 3] = [
 ];
 
 /// `enum outcome_outside` of ebpf/tc_maps.h.
-const OUTCOMES: u32 = 9;
+const OUTCOMES: u32 = 10;
 
 /// Bytes of a value of @devices.
-const DEVICE_LEN: usize = 36;
+const DEVICE_LEN: usize = 44;
 
 /// What became of flows that began, as far as programs at devices have seen them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -74,6 +75,8 @@ pub struct Outcomes {
     pub for_another: u64,
     /// Packets that were dropped for want of a route.
     pub without_route: u64,
+    /// Packets that XDP has carried.
+    pub carried_fast: u64,
 }
 
 impl Outcomes {
@@ -134,8 +137,12 @@ impl Maps {
         set.map_err(|error| refused("tell the programs their source ports", &error))
     }
 
-    /// All devices at which the programs stand.
-    pub(super) fn set_devices(&mut self, devices: &[Device]) -> Result<(), ApplyError> {
+    /// All devices at which the programs stand, and the indices of those through which XDP may send.
+    pub(super) fn set_devices(
+        &mut self,
+        devices: &[Device],
+        fast: &BTreeSet<u32>,
+    ) -> Result<(), ApplyError> {
         let mut set = || -> Result<(), MapError> {
             let known: Vec<u32> = self.devices.keys().collect::<Result<_, _>>()?;
             let gone = known
@@ -144,9 +151,10 @@ impl Maps {
             for index in gone {
                 removed(self.devices.remove(index))?;
             }
-            devices
-                .iter()
-                .try_for_each(|device| self.devices.insert(device.index, device_of(device), 0))
+            devices.iter().try_for_each(|device| {
+                let value = device_of(device, fast.contains(&device.index));
+                self.devices.insert(device.index, value, 0)
+            })
         };
         set().map_err(|error| refused("tell the programs their devices", &error))
     }
@@ -167,6 +175,7 @@ impl Maps {
             without_way: count(6)?,
             for_another: count(7)?,
             without_route: count(8)?,
+            carried_fast: count(9)?,
         })
     }
 
@@ -240,7 +249,7 @@ fn bytes_of(key: &Key<[u8; 16]>) -> [u8; RANGE_LEN] {
 }
 
 /// `struct device`.
-fn device_of(device: &Device) -> [u8; DEVICE_LEN] {
+fn device_of(device: &Device, takes_frames: bool) -> [u8; DEVICE_LEN] {
     let mut out = [0; DEVICE_LEN];
     let write = |out: &mut [u8], ip: Option<IpAddr>| {
         if let Some(ip) = ip {
@@ -249,6 +258,8 @@ fn device_of(device: &Device) -> [u8; DEVICE_LEN] {
     };
     write(&mut out[..16], device.addresses[0]);
     write(&mut out[16..32], device.addresses[1]);
-    out[32..].copy_from_slice(&device.mtu.to_ne_bytes());
+    out[32..36].copy_from_slice(&device.mtu.to_ne_bytes());
+    out[36..42].copy_from_slice(&device.mac);
+    out[42] = u8::from(takes_frames);
     out
 }

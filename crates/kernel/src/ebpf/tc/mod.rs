@@ -4,15 +4,18 @@
 //!   bpffs  PINS/outside-NAMESPACE/flows-LAYOUT/  flows_v4 flows_v6 …     tables of flows: newer programs take them over
 //!                                 PROGRAMS/      served slots …          maps, programs
 //!                                                outside_in-INDEX …      programs that stand at a device
+//!                                                outside_fast-INDEX …    the same in XDP, where the driver can
 //! ```
 //!
 //! Flows that these programs translate depend on them, so they outlive the agent, and what it has told them: a newer
 //! agent's programs stand at every device before the old ones go, and both work on the same tables.
 
 mod devices;
+mod fast;
 mod maps;
 mod tables;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -56,17 +59,22 @@ pub(super) struct AtDevices {
     remembered: Outside,
     /// Why they are not everywhere, as it was told last.
     told: Option<String>,
+    wants_fast: bool,
+    /// Why XDP is not everywhere, as it was told last.
+    told_slow: Vec<String>,
 }
 
 impl AtDevices {
     /// Never fails: where they cannot stand, the rules do it all, and that is said aloud.
-    pub(super) fn open(pins: &Path, wanted: &Devices) -> Self {
+    pub(super) fn open(pins: &Path, wanted: &Devices, wants_fast: bool) -> Self {
         let mut opened = AtDevices {
             pins: pins.into(),
             wanted: wanted.clone(),
             standing: None,
             remembered: Outside::default(),
             told: None,
+            wants_fast,
+            told_slow: Vec::new(),
         };
         opened.look();
         opened
@@ -100,13 +108,34 @@ impl AtDevices {
                 Some(ports) => ports::keep(&ports),
                 None => Ok(()),
             },
-            Some(standing) if is_whole(&standing.own) => standing.move_to(devices),
-            _ => {
-                self.standing = None;
-                self.standing = Some(Standing::stand(&self.pins, devices)?);
+            Some(standing) if is_whole(&standing.own) => {
+                standing.move_to(devices)?;
+                self.hasten();
                 Ok(())
             }
+            _ => {
+                self.standing = None;
+                let standing = Standing::stand(&self.pins, devices)?;
+                self.standing = Some(standing);
+                self.hasten();
+                others_of(&self.pins)?
+                    .iter()
+                    .try_for_each(|other| remove(other))
+            }
         }
+    }
+
+    /// Brings XDP to where it can be, if it is wanted. Where it cannot, tc does it all, and that is said aloud.
+    fn hasten(&mut self) {
+        let Some(standing) = &mut self.standing else {
+            return;
+        };
+        let done = standing.hasten(&self.pins, self.wants_fast);
+        let told = done.unwrap_or_else(|error| vec![error.to_string()]);
+        for error in told.iter().filter(|words| !self.told_slow.contains(words)) {
+            tracing::warn!(error, "no XDP for traffic from outside: tc carries it");
+        }
+        self.told_slow = told;
     }
 
     /// Without programs it is only remembered what stands `after` the change.
@@ -137,14 +166,16 @@ struct Standing {
     own: PathBuf,
     maps: Maps,
     standing: Vec<Device>,
+    /// Indices of those at which XDP carries packets.
+    fast: BTreeSet<u32>,
 }
 
 impl Standing {
-    /// Those of a former process, or new ones; they stand at `devices`.
+    /// Those of a former process, or new ones; they stand at `devices`, perhaps beside older ones.
     fn stand(pins: &Path, devices: Vec<Device>) -> Result<Self, ApplyError> {
         let all = of_namespace(pins)?;
         let tables = tables_of(&all);
-        let own = all.join(format!("{:016x}", digest()));
+        let own = own_of(&all);
         if !is_whole(&own) {
             remove(&own)?;
             for directory in [&tables, &own] {
@@ -157,23 +188,23 @@ impl Standing {
             own,
             maps,
             standing: Vec::new(),
+            fast: BTreeSet::new(),
         };
         stands.move_to(devices)?;
-        for other in directories(&all)? {
-            if other != stands.own && other != tables {
-                remove(&other)?;
-            }
-        }
         Ok(stands)
     }
 
     /// Whether everything stands at exactly these devices, as they are now.
     fn stands_at(&self, devices: &[Device]) -> bool {
-        let link = |device: &Device| {
+        let stands = |device: &Device| {
             let path = |(program, _)| link(&self.own, program, device.index);
             PROGRAMS.map(path).iter().all(|path| path.exists())
         };
-        self.standing == devices && is_whole(&self.own) && devices.iter().all(link)
+        let fast = |index: &u32| link(&self.own, fast::PROGRAM, *index).exists();
+        self.fast.iter().all(fast)
+            && self.standing == devices
+            && is_whole(&self.own)
+            && devices.iter().all(stands)
     }
 
     /// Attaches the programs where they are missing, and takes them away elsewhere.
@@ -185,7 +216,7 @@ impl Standing {
         }
         self.maps.set_source_ports(ports)?;
         // A program must know its device before it sees a packet there.
-        self.maps.set_devices(&devices)?;
+        self.maps.set_devices(&devices, &self.fast)?;
         for device in &devices {
             for (name, kind) in PROGRAMS {
                 let link = link(&self.own, name, device.index);
@@ -204,6 +235,22 @@ impl Standing {
         }
         self.standing = devices;
         Ok(())
+    }
+
+    /// Attaches the program of XDP where it can be, or takes it away. Says where it cannot be.
+    fn hasten(&mut self, pins: &Path, wanted: bool) -> Result<Vec<String>, ApplyError> {
+        let tables = tables_of(&of_namespace(pins)?);
+        let fast = match wanted {
+            true => fast::stand(&self.own, &tables, &others_of(pins)?, &self.standing)?,
+            false => fast::Fast::default(),
+        };
+        // A program sends only through devices that it knows to take frames.
+        self.maps.set_devices(&self.standing, &fast.takes_frames)?;
+        self.fast = fast.takes_frames;
+        if !wanted {
+            fast::remove(&self.own)?;
+        }
+        Ok(fast.told)
     }
 }
 
@@ -247,12 +294,25 @@ fn of_namespace(pins: &Path) -> Result<PathBuf, ApplyError> {
     Ok(pins.join(format!("outside-{}", netns_cookie()?)))
 }
 
+/// The directories of programs of other versions.
+fn others_of(pins: &Path) -> Result<Vec<PathBuf>, ApplyError> {
+    let all = of_namespace(pins)?;
+    let (own, tables) = (own_of(&all), tables_of(&all));
+    let mut found = directories(&all)?;
+    found.retain(|directory| *directory != own && *directory != tables);
+    Ok(found)
+}
+
+fn own_of(all: &Path) -> PathBuf {
+    all.join(format!("{:016x}", digest()))
+}
+
 fn tables_of(all: &Path) -> PathBuf {
     all.join(format!("flows-{LAYOUT}"))
 }
 
 fn digest() -> u64 {
-    let half = |seed| u64::from(jhash(OBJECT, seed));
+    let half = |seed| u64::from(jhash(fast::OBJECT, jhash(OBJECT, seed)));
     half(0) << 32 | half(1)
 }
 

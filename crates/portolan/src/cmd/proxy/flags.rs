@@ -77,6 +77,9 @@ struct EbpfArgs {
     /// routes, or "none", so that the rules do it.
     #[arg(long, value_name = "DEVICES", default_value = "none")]
     ebpf_outside_devices: Devices,
+    /// Carry what these programs send on in XDP, where the driver of a device can.
+    #[arg(long)]
+    ebpf_outside_xdp: bool,
 }
 
 impl EbpfArgs {
@@ -87,6 +90,7 @@ impl EbpfArgs {
             pins: self.ebpf_pins.unwrap_or(standard.pins),
             namespaces: self.ebpf_namespaces.unwrap_or(standard.namespaces),
             devices: self.ebpf_outside_devices,
+            xdp: self.ebpf_outside_xdp,
         }
     }
 }
@@ -138,6 +142,9 @@ impl Args {
             warnings.push(
                 "--ebpf-outside-devices has no effect beside --reset-gone-connections: programs there end no connections".into(),
             );
+        }
+        if config.ebpf.xdp && config.ebpf.devices == Devices::None {
+            warnings.push("--ebpf-outside-xdp has no effect without --ebpf-outside-devices".into());
         }
         let dead = self.given.dead();
         warnings.extend(dead.iter().map(|name| format!("--{name} has no effect")));
@@ -419,13 +426,13 @@ mod tests {
     fn ebpf_mode_has_its_places() {
         let standard = options("").unwrap().config.ebpf;
         assert_eq!(standard, Location::default());
-        let line =
-            "--ebpf-cgroup /c --ebpf-pins /p --ebpf-namespaces /n --ebpf-outside-devices eth0,eth1";
+        let line = "--ebpf-cgroup /c --ebpf-pins /p --ebpf-namespaces /n --ebpf-outside-devices eth0,eth1 --ebpf-outside-xdp";
         let wanted = Location {
             cgroup: "/c".into(),
             pins: "/p".into(),
             namespaces: "/n".into(),
             devices: Devices::Named(vec!["eth0".into(), "eth1".into()]),
+            xdp: true,
         };
         assert_eq!(options(line).unwrap().config.ebpf, wanted);
         assert!(options("--ebpf-outside-devices eth0,,eth1").is_err());
