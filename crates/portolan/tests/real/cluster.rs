@@ -8,16 +8,17 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use portolan_apiserver::auth::Identity;
-use portolan_apiserver::{Config, KubernetesService, start};
+use portolan_apiserver::{Config, KubernetesService, Server, start};
 use portolan_kernel::command::CommandNamespaces;
 use portolan_kernel::{Links, isolated, mount};
 use serde_json::{Value, json};
 
 use crate::charts::manifest;
-use crate::node::{until, until_or};
+use crate::node::{PATIENCE, pause, until, until_or};
 
 /// Where the kubelet puts the account of a pod.
 const ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
@@ -120,35 +121,12 @@ fn a_service_account_is_enough() {
         let dir = tempfile::tempdir().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let at = listener.local_addr().unwrap();
-        let user = Identity {
-            user: "system:serviceaccount:kube-system:portolan-proxy".into(),
-            groups: Vec::new(),
-        };
         let runtime = tokio::runtime::Runtime::new().unwrap();
-        let config = Config {
-            data_dir: dir.path().join("data"),
-            listeners: vec![listener],
-            names_and_addresses: Vec::new(),
-            kubelet_dir: None,
-            admission: Vec::new(),
-            kubernetes_service: Some(KubernetesService {
-                cluster_ip: "172.30.0.1".parse().unwrap(),
-                endpoint: at.ip(),
-                port: at.port(),
-            }),
-            tokens: vec![("pod's own".into(), user)],
-        };
-        let _server = runtime.block_on(start(config)).unwrap();
-        std::fs::create_dir_all(ACCOUNT).unwrap();
-        let account = Path::new(ACCOUNT);
-        std::fs::copy(dir.path().join("data/ca.crt"), account.join("ca.crt")).unwrap();
-        std::fs::write(account.join("token"), "pod's own").unwrap();
-        std::fs::write(account.join("namespace"), "kube-system").unwrap();
-
-        let stands = || {
-            let output = Command::new("nft").args(["list", "ruleset"]).output();
-            String::from_utf8_lossy(&output.unwrap().stdout).contains("172.30.0.1")
-        };
+        let data = dir.path().join("data");
+        let _server = runtime.block_on(api_with(&data, &listener, "pod's own", "127.0.0.1"));
+        let _server = _server.unwrap();
+        account(&data, "pod's own");
+        let stands = || rules_have("172.30.0.1");
         let own = [
             ("KUBERNETES_SERVICE_HOST", "127.0.0.1".to_owned()),
             ("KUBERNETES_SERVICE_PORT", at.port().to_string()),
@@ -177,6 +155,92 @@ fn a_service_account_is_enough() {
         let _running = proxy(dir.path(), &[&kubeconfig], &[]);
         until("the API's own Service stands", stands);
     });
+}
+
+/// The kubelet writes another token into the file now and then, and the API does not know the old one any more.
+#[test]
+fn a_token_that_is_exchanged_is_read_anew() {
+    isolated!(a_token_that_is_exchanged_is_read_anew, {
+        Links::here().unwrap().up("lo").unwrap();
+        mount::tmpfs(Path::new("/run")).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let at = listener.local_addr().unwrap();
+        let data = dir.path().join("data");
+        let runtime = || tokio::runtime::Runtime::new().unwrap();
+        let first = runtime();
+        let server = first.block_on(api_with(&data, &listener, "the first", "192.168.0.11"));
+        let server = server.unwrap();
+        account(&data, "the first");
+        let own = [
+            ("KUBERNETES_SERVICE_HOST", "127.0.0.1".to_owned()),
+            ("KUBERNETES_SERVICE_PORT", at.port().to_string()),
+        ];
+        let _running = proxy(dir.path(), &[], &own);
+        until("the API's own endpoint stands", || {
+            rules_have("192.168.0.11")
+        });
+
+        // The same one, with another token and another endpoint, as soon as its store is free.
+        drop((server, first));
+        let second = runtime();
+        let mut server = None;
+        until("the API is back", || {
+            let again = api_with(&data, &listener, "the second", "192.168.0.12");
+            server = second.block_on(again).ok();
+            server.is_some()
+        });
+        account(&data, "the second");
+        let log = || std::fs::read_to_string(dir.path().join("proxy.log")).unwrap();
+        // The old token is refused meanwhile: the file is read anew 50 s after it was read.
+        let began = Instant::now();
+        while !rules_have("192.168.0.12") {
+            assert!(began.elapsed() < 2 * PATIENCE, "{}", log());
+            pause(Duration::from_millis(100));
+        }
+    });
+}
+
+/// An API that knows this token and has its own Service with this endpoint.
+async fn api_with(
+    data: &Path,
+    listener: &TcpListener,
+    token: &str,
+    endpoint: &str,
+) -> Result<Server, portolan_apiserver::Error> {
+    let user = Identity {
+        user: "system:serviceaccount:kube-system:portolan-proxy".into(),
+        groups: Vec::new(),
+    };
+    let at = listener.local_addr().unwrap();
+    let config = Config {
+        data_dir: data.into(),
+        listeners: vec![listener.try_clone().unwrap()],
+        names_and_addresses: Vec::new(),
+        kubelet_dir: None,
+        admission: Vec::new(),
+        kubernetes_service: Some(KubernetesService {
+            cluster_ip: "172.30.0.1".parse().unwrap(),
+            endpoint: endpoint.parse().unwrap(),
+            port: at.port(),
+        }),
+        tokens: vec![(token.into(), user)],
+    };
+    start(config).await
+}
+
+/// What the kubelet gives a pod.
+fn account(data: &Path, token: &str) {
+    std::fs::create_dir_all(ACCOUNT).unwrap();
+    let account = Path::new(ACCOUNT);
+    std::fs::copy(data.join("ca.crt"), account.join("ca.crt")).unwrap();
+    std::fs::write(account.join("token"), token).unwrap();
+    std::fs::write(account.join("namespace"), "kube-system").unwrap();
+}
+
+fn rules_have(address: &str) -> bool {
+    let output = Command::new("nft").args(["list", "ruleset"]).output();
+    String::from_utf8_lossy(&output.unwrap().stdout).contains(address)
 }
 
 /// What was asked for: verb, API group, resource.
