@@ -47,7 +47,9 @@ fn open(server: Ipv4Addr) -> std::io::Result<TcpStream> {
 
 /// Sends a request and reads what comes first, which holds the head.
 fn ask(stream: &mut TcpStream, host: &str, path: &str) -> std::io::Result<String> {
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n")?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n");
+    // At once: the second of several pieces would wait for the other side's word about the first (40 ms).
+    stream.write_all(request.as_bytes())?;
     let mut answer = [0; 4096];
     let length = stream.read(&mut answer)?;
     Ok(String::from_utf8_lossy(&answer[..length]).into_owned())
