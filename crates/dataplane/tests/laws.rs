@@ -58,6 +58,7 @@ proptest! {
             let ops = Nftables.diff(Some(&old), &state);
             prop_assert_eq!(Nftables.is_empty(&ops), old == state);
             changes_only_what_differs(&ops, &old, &state, snapshot.node() == before.node())?;
+            chains_stand_before_they_are_led_to(&ops)?;
             kernel.apply(&ops).unwrap();
             let read = kernel.read().unwrap();
             prop_assert!(read == state, "{}\n--- wanted ---\n{}", show(&read), show(&state));
@@ -117,6 +118,27 @@ fn changes_only_what_differs(
     }
     prop_assert_eq!(&removed, &old.difference(&new).copied().collect::<Vec<_>>());
     prop_assert_eq!(&added, &new.difference(&old).copied().collect::<Vec<_>>());
+    Ok(())
+}
+
+/// A packet that meets the end of a transaction finds its elements, and chains as they were before it.
+fn chains_stand_before_they_are_led_to(ops: &Ops) -> Result<(), TestCaseError> {
+    let transactions = ops.transactions();
+    let count: usize = transactions.iter().map(Vec::len).sum();
+    prop_assert_eq!(count, ops.0.len());
+    for transaction in &transactions {
+        let any = |is: fn(&Op) -> bool| transaction.iter().any(|op| is(op));
+        let makes_chains = any(|op| matches!(op, Op::AddChain(..)));
+        let leads = any(|op| matches!(op, Op::AddElements(..)));
+        prop_assert!(!(makes_chains && leads), "{transaction:?}");
+        let all_have_rules = transaction.iter().all(|op| match op {
+            Op::AddChain(family, chain) => transaction.iter().any(
+                |op| matches!(op, Op::AddRules(of, rules, _) if (of, rules) == (family, chain)),
+            ),
+            _ => true,
+        });
+        prop_assert!(all_have_rules, "{transaction:?}");
+    }
     Ok(())
 }
 

@@ -33,9 +33,32 @@ pub enum Op {
     DeleteChain(Family, ChainId),
 }
 
-/// The steps of one transaction, in order. Empty if nothing is to be done.
+/// What is to be done, in order. Empty if nothing is.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Ops(pub Vec<Op>);
+
+impl Ops {
+    /// As transactions, one after the other: new chains with their rules, and then everything else.
+    ///
+    /// A packet walks through the rules of the generation in which it began, but finds elements of the generation in which
+    /// it asks for them (`nft_do_chain`, `nft_genmask_cur` in net/netfilter). One that meets the end of a transaction would
+    /// be led by a new element to a chain that is still empty for it, leave without an endpoint, and conntrack would keep
+    /// that for the whole flow. A table that is made anew has no old elements that led anywhere: that is one transaction.
+    pub fn transactions(&self) -> Vec<Vec<&Op>> {
+        let is_new = |at: &(Family, ChainId)| {
+            let mut all = self.0.iter();
+            all.any(|op| matches!(op, Op::AddChain(family, chain) if (*family, *chain) == *at))
+        };
+        let anew = self.0.iter().any(|op| matches!(op, Op::Reset(_)));
+        let (first, then): (Vec<&Op>, Vec<&Op>) = self.0.iter().partition(|op| match op {
+            Op::AddChain(..) => !anew,
+            Op::AddRules(family, chain, _) => !anew && is_new(&(*family, *chain)),
+            _ => false,
+        });
+        let both = [first, then].into_iter();
+        both.filter(|ops| !ops.is_empty()).collect()
+    }
+}
 
 pub(crate) fn diff(from: Option<&State>, to: &State) -> Ops {
     let nothing = State::default();

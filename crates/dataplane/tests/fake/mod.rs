@@ -29,11 +29,13 @@ fn key_of(element: &Element) -> (SetName, Vec<u8>) {
 }
 
 impl FakeKernel {
-    /// All or nothing.
+    /// All or nothing; what stands after each transaction is checked.
     pub fn apply(&mut self, ops: &Ops) -> Result<(), String> {
         let mut next = self.clone();
-        ops.0.iter().try_for_each(|op| next.op(op))?;
-        next.check()?;
+        for transaction in ops.transactions() {
+            transaction.into_iter().try_for_each(|op| next.op(op))?;
+            next.check()?;
+        }
         *self = next;
         Ok(())
     }

@@ -72,6 +72,36 @@ impl NftTarget {
         Ok(())
     }
 
+    /// One transaction; the generation before it, where it is certain that nobody else came in between.
+    fn transact(
+        &mut self,
+        ops: &[&Op],
+        standing: &[Standing; 2],
+    ) -> Result<Option<u32>, ApplyError> {
+        for attempt in 0.. {
+            let generation = match attempt < RETRIES_MAX {
+                true => Some(self.socket.generation()?),
+                false => None,
+            };
+            let mut batch = Batch::new(self.socket.next_sequence(), generation);
+            for op in ops {
+                batch.op(op, standing);
+            }
+            let batch = batch.finish();
+            let size = batch.bytes().len();
+            let room = self.socket.room(size)?;
+            if size > room {
+                return self.apply_in_parts(&batch, room).map(|()| None);
+            }
+            match self.socket.transact(batch.bytes(), batch.sequence_end()) {
+                Ok(()) => return Ok(generation),
+                Err(refusals) if generation.is_some() && is_stale(&refusals) => {}
+                Err(refusals) => return Err(told(&batch, &refusals)),
+            }
+        }
+        Ok(None)
+    }
+
     fn standing(&mut self, ops: &Ops) -> Result<[Standing; 2], ApplyError> {
         let mut all = <[Standing; 2]>::default();
         for op in &ops.0 {
@@ -96,35 +126,16 @@ impl Target<Nftables> for NftTarget {
         if ops.0.is_empty() {
             return Ok(());
         }
-        let known = self.known.take();
+        let mut known = self.known.take();
         let rewritten = ops.0.iter().any(|op| matches!(op, Op::Reset(_)));
         let standing = self.standing(ops)?;
-        for attempt in 0.. {
-            let generation = match attempt < RETRIES_MAX {
-                true => Some(self.socket.generation()?),
-                false => None,
-            };
-            let mut batch = Batch::new(self.socket.next_sequence(), generation);
-            for op in &ops.0 {
-                batch.op(op, &standing);
-            }
-            let batch = batch.finish();
-            let size = batch.bytes().len();
-            let room = self.socket.room(size)?;
-            if size > room {
-                return self.apply_in_parts(&batch, room);
-            }
-            match self.socket.transact(batch.bytes(), batch.sequence_end()) {
-                Ok(()) => {
-                    // What somebody else did before this transaction is not noticed by it.
-                    let trusted = rewritten || known == generation;
-                    self.known = generation.filter(|_| trusted).map(next_generation);
-                    return Ok(());
-                }
-                Err(refusals) if generation.is_some() && is_stale(&refusals) => {}
-                Err(refusals) => return Err(told(&batch, &refusals)),
-            }
+        for ops in ops.transactions() {
+            let generation = self.transact(&ops, &standing)?;
+            // What somebody else did before this transaction is not noticed by it.
+            let trusted = rewritten || known == generation;
+            known = generation.filter(|_| trusted).map(next_generation);
         }
+        self.known = known;
         Ok(())
     }
 
