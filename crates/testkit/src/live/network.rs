@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use ipnet::IpNet;
 use portolan_kernel::Netns;
@@ -18,6 +19,10 @@ use crate::world::{self, Home};
 
 /// Index of the loopback in every namespace.
 const LOOPBACK: u32 = 1;
+
+/// How long links may take. The kernel makes their addresses known in one worker for all namespaces of the machine, which
+/// waits while others are made or taken away.
+const LINKS_UP: Duration = Duration::from_secs(30);
 
 /// All hosts of one scenario. They are gone when this is dropped.
 pub struct Network {
@@ -63,7 +68,7 @@ impl Network {
             let mut links = host.links().map_err(|e| e.to_string())?;
             let ready = || links.are_ready().unwrap_or(false) && can_be_found(&mut links);
             if !host
-                .run(|| wait::until(PATIENCE, ready))
+                .run(|| wait::until(LINKS_UP, ready))
                 .map_err(|e| e.to_string())?
             {
                 return Err("a link does not come up".to_owned());
