@@ -27,6 +27,9 @@ pub const PACKET_MAX: usize = 60 + 36 + LINE_MAX;
 /// Ports that clients choose by themselves, of those that the kernel would choose.
 const CLIENT_PORTS: RangeInclusive<u16> = 32_768..=60_999;
 
+/// Ports that a client tries before it takes all of them for taken: far more than one node's servers and relays hold.
+const PORTS_TRIED_MAX: usize = 256;
+
 /// Packets of others before a client gives up: late answers to flows before this one.
 const STRANGERS_MAX: usize = 64;
 
@@ -81,9 +84,7 @@ fn exchange(
     }
     // A flow of the same port may just have ended.
     socket.set_reuse_address(source.is_some_and(|source| source.port() != 0))?;
-    if let Some(source) = own_source(protocol, source, to) {
-        socket.bind(&SockAddr::from(source))?;
-    }
+    bind(&socket, protocol, source, to)?;
     socket.connect_timeout(&SockAddr::from(to), patience)?;
     socket.set_read_timeout(Some(patience))?;
     if protocol == Protocol::Udp {
@@ -97,23 +98,35 @@ fn exchange(
     Ok(String::from_utf8_lossy(&line[..length]).into_owned())
 }
 
-/// Who asks over UDP has a port of its own each time: from a port that was used just before, it would be the same flow.
-fn own_source(
+/// Binds to `source`. Who asks over UDP has a port of its own each time: from a port that was used just before, it would
+/// be the same flow.
+fn bind(
+    socket: &Socket,
     protocol: Protocol,
     source: Option<SocketAddr>,
     to: SocketAddr,
-) -> Option<SocketAddr> {
+) -> io::Result<()> {
     let any = match to {
         SocketAddr::V4(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
         SocketAddr::V6(_) => IpAddr::from(Ipv6Addr::UNSPECIFIED),
     };
-    match source {
-        None if protocol == Protocol::Udp => Some(SocketAddr::new(any, next_port())),
-        Some(source) if protocol == Protocol::Udp && source.port() == 0 => {
-            Some(SocketAddr::new(source.ip(), next_port()))
-        }
-        source => source,
+    let from = match source {
+        None if protocol == Protocol::Udp => SocketAddr::new(any, 0),
+        None => return Ok(()),
+        Some(from) => from,
+    };
+    if protocol != Protocol::Udp || from.port() != 0 {
+        return socket.bind(&SockAddr::from(from));
     }
+    let mut last = ErrorKind::AddrInUse.into();
+    for _ in 0..PORTS_TRIED_MAX {
+        match socket.bind(&SockAddr::from(SocketAddr::new(from.ip(), next_port()))) {
+            // A server, a relay or the kernel's own choice for another client has it.
+            Err(error) if error.kind() == ErrorKind::AddrInUse => last = error,
+            done => return done,
+        }
+    }
+    Err(last)
 }
 
 /// None comes again before all others have had their turn.
@@ -191,4 +204,31 @@ fn read_answer(line: &str) -> Option<Answer> {
     let (who, saw) = line.trim_end().split_once(' ')?;
     let (who, saw) = (who.parse().ok()?, saw.parse().ok()?);
     Some(Answer { who, saw })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ports(from: u16, count: usize) -> Vec<Socket> {
+        let taken = |offset| {
+            let socket = open(Protocol::Udp, SocketAddr::from(([127, 0, 0, 1], 1))).unwrap();
+            let address = SocketAddr::from(([127, 0, 0, 1], from + offset as u16));
+            socket.bind(&SockAddr::from(address)).map(|()| socket)
+        };
+        // Somebody else's is as good.
+        (0..count).filter_map(|offset| taken(offset).ok()).collect()
+    }
+
+    #[test]
+    fn a_port_that_is_taken_is_not_the_end() {
+        let to = SocketAddr::from(([127, 0, 0, 1], 9));
+        let next = next_port() + 1;
+        let _held = ports(next, 8);
+        let socket = open(Protocol::Udp, to).unwrap();
+        let from = SocketAddr::from(([127, 0, 0, 1], 0));
+        bind(&socket, Protocol::Udp, Some(from), to).unwrap();
+        let port = socket.local_addr().unwrap().as_socket().unwrap().port();
+        assert!(port >= next + 8, "{port} {next}");
+    }
 }

@@ -506,8 +506,9 @@ fn a_node_that_is_cut_off_ejects_nobody() {
         world.pods.iter().for_each(Pod::cut_off);
         until("all were checked", || world.checks("unreachable") >= 9);
         assert!(!world.telemetry.text().contains("ejections_total{"));
+        // Who joins last may be out for a moment: the others answer already.
         world.pods.iter().for_each(Pod::join_again);
-        assert_eq!(world.answered(200).len(), 3);
+        until("all serve again", || world.answered(20).len() == 3);
     });
 }
 
