@@ -306,7 +306,7 @@ fn a_stream_waits_for_so_many_answers_at_once() {
 fn there_are_so_many_streams_and_silent_ones_make_room() {
     let limits = Limits {
         streams_max: 2,
-        idle: Duration::from_millis(300),
+        idle: Duration::from_secs(2),
         ..Limits::default()
     };
     let fixture = Fixture::plain(limits);

@@ -24,7 +24,7 @@ use portolan_model::{
 use socket2::{Domain, Socket, Type};
 
 /// Only a failure takes so long.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(crate) fn net(text: &str) -> IpNet {
     text.parse().unwrap()

@@ -13,7 +13,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use super::sctp;
 
 /// How long a client waits for an answer that must come: far more than any answer needs on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(5);
+pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// How long silence must last to count as DROP; a refusal or an answer takes less than a millisecond.
 pub const SILENCE: Duration = Duration::from_millis(500);

@@ -13,7 +13,7 @@ use portolan_model::{Backend, Endpoint, NodeFacts, PortKey, ServicePort, Target}
 use super::*;
 
 /// Only a failure takes so long.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(20);
 const VIP: &str = "127.0.0.10:53";
 
 /// A Service with these endpoints.

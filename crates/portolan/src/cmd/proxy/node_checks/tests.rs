@@ -14,7 +14,7 @@ use super::*;
 const V4: &str = "192.168.0.11:31000";
 const V6: &str = "[fd00:192:168::11]:31000";
 /// Only a failure takes so long.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Servers on their own thread, the Snapshots that they follow, and what they tell.
 struct World {
