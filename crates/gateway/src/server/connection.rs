@@ -25,6 +25,7 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::body::Body;
 use super::client_io::ClientIo;
 use super::filters::Common;
 use super::headers;
@@ -286,8 +287,10 @@ where
         .half_close(false);
     let client = peer.client;
     let (for_service, peer) = (Rc::clone(shared), Rc::new(peer));
-    let service =
-        service_fn(move |request| answer(Rc::clone(&for_service), Rc::clone(&peer), request));
+    let service = service_fn(move |request: Request<Incoming>| {
+        let request = request.map(Body::Passed);
+        answer(Rc::clone(&for_service), Rc::clone(&peer), request)
+    });
     let mut connection = std::pin::pin!(builder.serve_connection(io, service).with_upgrades());
     let result = tokio::select! {
         result = connection.as_mut() => result,
@@ -316,8 +319,10 @@ where
         .keep_alive_interval(shared.worker.settings.limits.head_timeout);
     let client = peer.client;
     let (for_service, peer) = (Rc::clone(shared), Rc::new(peer));
-    let service =
-        service_fn(move |request| answer(Rc::clone(&for_service), Rc::clone(&peer), request));
+    let service = service_fn(move |request: Request<Incoming>| {
+        let request = request.map(Body::Passed);
+        answer(Rc::clone(&for_service), Rc::clone(&peer), request)
+    });
     let mut connection = std::pin::pin!(builder.serve_connection(io, service));
     let result = tokio::select! {
         result = connection.as_mut() => result,
@@ -332,7 +337,7 @@ where
 async fn answer(
     shared: Rc<Shared>,
     peer: Rc<Peer>,
-    mut request: Request<Incoming>,
+    mut request: Request<Body>,
 ) -> Result<http::Response<Recorded>, Infallible> {
     headers::identify(request.headers_mut());
     let mut record = Record::begin(Rc::clone(&shared), &peer, &request);

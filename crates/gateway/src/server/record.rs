@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::{Method, Request, StatusCode};
-use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
+use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use portolan_model::PortKey;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
@@ -54,11 +54,7 @@ struct Noted {
 
 impl Record {
     /// Of a request that has just come.
-    pub(super) fn begin(
-        shared: Rc<Shared>,
-        peer: &Rc<Peer>,
-        request: &Request<Incoming>,
-    ) -> Record {
+    pub(super) fn begin(shared: Rc<Shared>, peer: &Rc<Peer>, request: &Request<Body>) -> Record {
         let log = shared.worker.settings.access_log.as_ref();
         let line = log.map(|log| Box::new(Line::of(&log.format, peer, request)));
         Record {

@@ -82,7 +82,7 @@ pub(super) struct Serving<'a> {
 pub(super) async fn handle(
     serving: &Serving<'_>,
     peer: &Peer,
-    mut request: Request<Incoming>,
+    mut request: Request<Body>,
 ) -> Response<Body> {
     let is_grpc = answer::is_grpc(request.headers());
     let asks_upgrade = headers::upgrade(request.headers()).is_some();
@@ -109,7 +109,7 @@ pub(super) async fn handle(
 
 /// Gives a request the path that nginx would look for, and its endpoint gets that one, too: two readings of one path
 /// are what attacks are made of.
-fn resolve(request: &mut Request<Incoming>) -> Result<(), StatusCode> {
+fn resolve(request: &mut Request<Body>) -> Result<(), StatusCode> {
     let uri = request.uri();
     let Some(path) = resolved(uri.path()).map_err(|_| StatusCode::BAD_REQUEST)? else {
         return Ok(());
@@ -133,11 +133,7 @@ struct Place {
 }
 
 /// Reads host and path; what is not plainly one thing is refused (RFC 9112 sections 3.2 and 3.3).
-fn place(
-    serving: &Serving<'_>,
-    peer: &Peer,
-    request: &Request<Incoming>,
-) -> Result<Place, StatusCode> {
+fn place(serving: &Serving<'_>, peer: &Peer, request: &Request<Body>) -> Result<Place, StatusCode> {
     if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
         return Err(StatusCode::METHOD_NOT_ALLOWED);
     }
@@ -178,7 +174,7 @@ fn place(
 }
 
 /// Bytes of the head, nearly; hyper refuses only what it has not read to its end by then.
-fn size(request: &Request<Incoming>) -> usize {
+fn size(request: &Request<Body>) -> usize {
     let headers = request
         .headers()
         .iter()
@@ -194,7 +190,7 @@ async fn go(
     serving: &Serving<'_>,
     peer: &Peer,
     place: &Place,
-    mut request: Request<Incoming>,
+    mut request: Request<Body>,
 ) -> Result<Response<Body>, StatusCode> {
     let host = request_host(&place.host).unwrap_or(Cow::Borrowed(""));
     let found = serving.live.table.find(&route::Request {
@@ -222,7 +218,6 @@ async fn go(
         path: &place.path,
     };
     let wanted = wanted_upgrade(&mut request, target.traffic.spoken);
-    let mut request = request.map(Body::Passed);
     let after = match filters::before(&exchange, &mut request).await {
         Step::On(after) => after,
         Step::Done(answer) => return Ok(answer),
@@ -319,7 +314,7 @@ struct Wanted {
 }
 
 /// Only HTTP/1.1 has upgrades, on both sides.
-fn wanted_upgrade(request: &mut Request<Incoming>, spoken: Spoken) -> Option<Wanted> {
+fn wanted_upgrade(request: &mut Request<Body>, spoken: Spoken) -> Option<Wanted> {
     if request.version() != Version::HTTP_11 || spoken.is_http2() {
         return None;
     }

@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use http::header::{CONTENT_LENGTH, HOST};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, Version};
-use hyper::body::Incoming;
 use portolan_k8s::Timestamp;
 use portolan_model::PortKey;
 
+use super::super::body::Body;
 use super::super::request::Peer;
 use crate::policy::credentials;
 use crate::route::Target;
@@ -235,11 +235,7 @@ pub(in super::super) struct Line {
 
 impl Line {
     /// What `format` needs of a request.
-    pub(in super::super) fn of(
-        format: &Format,
-        peer: &Rc<Peer>,
-        request: &Request<Incoming>,
-    ) -> Line {
+    pub(in super::super) fn of(format: &Format, peer: &Rc<Peer>, request: &Request<Body>) -> Line {
         let headers = request.headers();
         let needs = |wanted| format.parts.iter().any(|(_, of)| *of == wanted);
         let user = needs(Variable::User)
@@ -279,13 +275,13 @@ impl Line {
     }
 }
 
-fn authority(request: &Request<Incoming>) -> Option<HeaderValue> {
+fn authority(request: &Request<Body>) -> Option<HeaderValue> {
     let authority = request.uri().authority()?;
     HeaderValue::from_str(authority.as_str()).ok()
 }
 
 /// Bytes of the head as HTTP/1.1 writes it, and of the body as far as its length is told.
-fn length(request: &Request<Incoming>) -> usize {
+fn length(request: &Request<Body>) -> usize {
     let headers: &HeaderMap = request.headers();
     let fields = headers
         .iter()
