@@ -4,6 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use foldhash::quality::RandomState;
+use imbl::GenericHashMap;
+use imbl::shared_ptr::DefaultSharedPtr;
+
 use super::config::Prepared;
 use super::dashed::Key as AddressKey;
 use super::records::{Facts, Key, Kind, Members, namespace_of};
@@ -13,9 +17,9 @@ use super::records::{Facts, Key, Kind, Members, namespace_of};
 pub struct Zone {
     pub(super) config: Arc<Prepared>,
     /// Labels of the namespaces that exist.
-    pub(super) namespaces: imbl::HashMap<Arc<[u8]>, ()>,
-    services: imbl::HashMap<Key, Entry>,
-    imports: imbl::HashMap<Key, Entry>,
+    pub(super) namespaces: GenericHashMap<Arc<[u8]>, (), RandomState, DefaultSharedPtr>,
+    services: GenericHashMap<Key, Entry, RandomState, DefaultSharedPtr>,
+    imports: GenericHashMap<Key, Entry, RandomState, DefaultSharedPtr>,
     /// Who has an address: as a virtual one, or that of an endpoint.
     pub(super) reverse: imbl::OrdMap<AddressKey, Holders>,
     /// Who is seen at an address from outside.
@@ -81,9 +85,9 @@ impl Zone {
     pub(super) fn new(config: Prepared) -> Self {
         Zone {
             config: Arc::new(config),
-            namespaces: imbl::HashMap::new(),
-            services: imbl::HashMap::new(),
-            imports: imbl::HashMap::new(),
+            namespaces: GenericHashMap::new(),
+            services: GenericHashMap::new(),
+            imports: GenericHashMap::new(),
             reverse: imbl::OrdMap::new(),
             external: imbl::OrdMap::new(),
             own: Arc::default(),
