@@ -84,7 +84,7 @@ const METHOD: &str = "\n## Figures\n\n\
       Processor time is that of the whole machine: client, node and server. Of datagrams those count that arrive. \
     Beside userspace mode haproxy stands, forwarding TCP to the one endpoint, with its defaults and with `option splice-auto`.\n\
     - *dns*: `portolan dns` with kubeadm's Corefile, metrics on, and 8,200 Services with 82,000 endpoints from `portolan apiserver`, half of the Services headless. \
-    Every server has a network namespace of its own, and all have the same one core; dnsperf asks over a veth link from another core, with 8 clients and 100 queries on their way, for 1,000 names of a kind, 2 s at a time, all servers in turns. \
+    Every server has a network namespace of its own, and all have the same one core; dnsperf asks over a veth link from another core, with 100 queries on their way, which are those of 8 clients or, *one query a client*, of 100, for 1,000 names of a kind, 2 s at a time, all servers in turns. \
     *Processor time* is that of the server's processes (user and system, /proc/PID/stat), divided by the answers that dnsperf had; the middle one of five turns. \
     CoreDNS has the same Corefile; knot, nsd, unbound and dnsmasq have the same records in files, but for reverse names, and no metrics. Authoritative servers have no names of others, and dnsmasq no SRV. \
     A *relist* is what follows when the API ends and everything is listed anew; the highest memory counts from its begin.\n\

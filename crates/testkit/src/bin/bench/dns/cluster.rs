@@ -17,6 +17,9 @@ pub const SHAPE: Shape = Shape {
 };
 /// Names of each kind that are asked for, in turns.
 const ASKED: u32 = 1_000;
+/// Queries that are on their way at a time, and the clients who mostly ask them.
+pub const OUTSTANDING: u32 = 100;
+const CLIENTS: u32 = 8;
 const ZONE: &str = "cluster.local";
 /// The zone of the other server.
 pub const ELSEWHERE: &str = "example.org";
@@ -27,18 +30,27 @@ const TTL: u32 = 30;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     ClusterIp,
+    /// As ClusterIp, from clients with one query each.
+    Alone,
     Nxdomain,
     Srv,
     Cached,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 4] = [Kind::ClusterIp, Kind::Nxdomain, Kind::Srv, Kind::Cached];
+    pub const ALL: [Kind; 5] = [
+        Kind::ClusterIp,
+        Kind::Alone,
+        Kind::Nxdomain,
+        Kind::Srv,
+        Kind::Cached,
+    ];
 
     /// What reports call it.
     pub fn name(self) -> &'static str {
         match self {
             Kind::ClusterIp => "ClusterIP",
+            Kind::Alone => "ClusterIP, one query a client",
             Kind::Nxdomain => "NXDOMAIN",
             Kind::Srv => "SRV x 10",
             Kind::Cached => "a cached name of another server",
@@ -58,9 +70,17 @@ impl Kind {
         self == Kind::Srv
     }
 
+    /// Clients among whom the queries that are on their way are divided.
+    pub fn clients(self) -> u32 {
+        match self {
+            Kind::Alone => OUTSTANDING,
+            _ => CLIENTS,
+        }
+    }
+
     fn question(self, number: u32) -> (String, &'static str) {
         match self {
-            Kind::ClusterIp => (service(2 * number), "A"),
+            Kind::ClusterIp | Kind::Alone => (service(2 * number), "A"),
             Kind::Nxdomain => (format!("none{number:06}.default.svc.{ZONE}"), "A"),
             Kind::Srv => (format!("_http._tcp.{}", service(2 * number + 1)), "SRV"),
             Kind::Cached => (format!("www{number:06}.{ELSEWHERE}"), "A"),
@@ -89,7 +109,7 @@ impl Kind {
         let records = match self {
             Kind::Nxdomain => 0,
             Kind::Srv => SHAPE.endpoints as usize,
-            Kind::ClusterIp | Kind::Cached => 1,
+            Kind::ClusterIp | Kind::Alone | Kind::Cached => 1,
         };
         let [answers, ..] = &message.sections;
         message::rcode_name(message.rcode) == self.code()

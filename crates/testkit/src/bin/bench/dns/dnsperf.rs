@@ -7,11 +7,8 @@ use std::process::{Command, Stdio};
 use portolan_kernel::command::CommandNamespaces;
 use portolan_kernel::topology::Host;
 
-use super::cluster::Kind;
+use super::cluster::{Kind, OUTSTANDING};
 
-/// Clients, and queries that are on their way at a time.
-const CLIENTS: &str = "8";
-const OUTSTANDING: &str = "100";
 /// Answers of a hundred that must be right; what is lost is so few that it says nothing about the others.
 const RIGHT_PERCENT: f64 = 99.9;
 
@@ -47,9 +44,9 @@ pub fn run(
     command.args(["--cpu-list", &core.to_string(), "dnsperf", "-T", "1"]);
     command.args([
         "-c",
-        CLIENTS,
+        &kind.clients().to_string(),
         "-q",
-        OUTSTANDING,
+        &OUTSTANDING.to_string(),
         "-s",
         &server.to_string(),
         "-d",
