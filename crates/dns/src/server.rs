@@ -8,6 +8,8 @@ mod front;
 mod https;
 mod limits;
 mod listen;
+mod outbox;
+mod pace;
 mod stream;
 mod tcp;
 mod udp;

@@ -3,15 +3,12 @@
 //! A socket that is bound to all addresses is told to which one each datagram was sent, and answers from that one: a
 //! client takes no answer from another address.
 
-use std::io::{self, IoSlice, IoSliceMut};
+use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
 use std::os::fd::AsRawFd;
 
 use nix::cmsg_space;
-use nix::sys::socket::{
-    ControlMessage, ControlMessageOwned, MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg,
-    sendmmsg,
-};
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg};
 
 use super::limits::BATCH_MAX;
 use super::udp::own_address;
@@ -85,6 +82,11 @@ impl Batch {
         Ok(())
     }
 
+    /// How many were received.
+    pub fn count(&self) -> usize {
+        self.got.len()
+    }
+
     /// What was received, in order.
     pub fn datagrams(&self) -> impl Iterator<Item = Received<'_>> {
         let rooms = self.room.chunks(self.each).zip(&self.got);
@@ -113,116 +115,4 @@ fn address_of(address: SockaddrStorage) -> Option<SocketAddr> {
     let v4 = address.as_sockaddr_in().map(|a| SocketAddrV4::from(*a));
     let v6 = || address.as_sockaddr_in6().map(|a| SocketAddrV6::from(*a));
     v4.map(SocketAddr::V4).or_else(|| v6().map(SocketAddr::V6))
-}
-
-/// Answers that are to be sent.
-pub(crate) struct Outbox {
-    letters: Vec<Letter>,
-    to: Vec<Option<SockaddrStorage>>,
-    used: usize,
-    /// Whether answers must say from which address they come.
-    signed: bool,
-    plain: MultiHeaders<SockaddrStorage>,
-    v4: MultiHeaders<SockaddrStorage>,
-    v6: MultiHeaders<SockaddrStorage>,
-}
-
-struct Letter {
-    bytes: Vec<u8>,
-    local: IpAddr,
-}
-
-impl Outbox {
-    /// Room for `count` answers at a socket that is bound to `bound`.
-    pub fn new(count: usize, bound: SocketAddr) -> Self {
-        let count = count.min(BATCH_MAX);
-        let letter = || Letter {
-            bytes: Vec::new(),
-            local: bound.ip(),
-        };
-        Outbox {
-            letters: std::iter::repeat_with(letter).take(count).collect(),
-            to: vec![None; count],
-            used: 0,
-            signed: own_address(bound).is_none(),
-            plain: MultiHeaders::preallocate(count, None),
-            v4: MultiHeaders::preallocate(count, Some(cmsg_space!(nix::libc::in_pktinfo))),
-            v6: MultiHeaders::preallocate(count, Some(cmsg_space!(nix::libc::in6_pktinfo))),
-        }
-    }
-
-    /// The buffer for an answer; it counts when it is [kept](Outbox::keep).
-    pub fn next(&mut self, to: SocketAddr, local: IpAddr) -> &mut Vec<u8> {
-        // There is a letter for each datagram of a batch.
-        let at = self.used.min(self.letters.len() - 1);
-        self.to[at] = Some(SockaddrStorage::from(to));
-        let letter = &mut self.letters[at];
-        letter.local = local;
-        letter.bytes.clear();
-        &mut letter.bytes
-    }
-
-    /// The answer in the last buffer is to be sent.
-    pub fn keep(&mut self) {
-        self.used = (self.used + 1).min(self.letters.len());
-    }
-
-    /// Sends what was kept. What the socket has no room for is lost, as datagrams are.
-    pub fn send(&mut self, socket: &UdpSocket) {
-        let mut begin = 0;
-        while begin < self.used {
-            let local = self.letters[begin].local;
-            let run = &self.letters[begin..self.used];
-            let same = |letter: &&Letter| !self.signed || letter.local == local;
-            let end = begin + run.iter().take_while(same).count();
-            let sent = self.send_run(socket, begin..end, local);
-            // One that cannot be sent holds up no other.
-            begin += sent.unwrap_or(0).max(1);
-        }
-        self.used = 0;
-    }
-
-    fn send_run(
-        &mut self,
-        socket: &UdpSocket,
-        run: std::ops::Range<usize>,
-        local: IpAddr,
-    ) -> nix::Result<usize> {
-        let letters = &self.letters[run.clone()];
-        let mut rest = letters.iter();
-        let slices: [[IoSlice<'_>; 1]; BATCH_MAX] = std::array::from_fn(|_| {
-            [IoSlice::new(
-                rest.next().map_or(&[], |letter| &letter.bytes),
-            )]
-        });
-        let slices = slices[..letters.len()].iter();
-        let (fd, to) = (socket.as_raw_fd(), &self.to[run]);
-        let flags = MsgFlags::MSG_DONTWAIT;
-        if !self.signed {
-            return sendmmsg(fd, &mut self.plain, slices, to, [], flags).map(|sent| sent.count());
-        }
-        match local {
-            IpAddr::V4(local) => {
-                let info = nix::libc::in_pktinfo {
-                    ipi_ifindex: 0,
-                    ipi_spec_dst: nix::libc::in_addr {
-                        s_addr: u32::from(local).to_be(),
-                    },
-                    ipi_addr: nix::libc::in_addr { s_addr: 0 },
-                };
-                let from = [ControlMessage::Ipv4PacketInfo(&info)];
-                sendmmsg(fd, &mut self.v4, slices, to, from, flags).map(|sent| sent.count())
-            }
-            IpAddr::V6(local) => {
-                let info = nix::libc::in6_pktinfo {
-                    ipi6_addr: nix::libc::in6_addr {
-                        s6_addr: local.octets(),
-                    },
-                    ipi6_ifindex: 0,
-                };
-                let from = [ControlMessage::Ipv6PacketInfo(&info)];
-                sendmmsg(fd, &mut self.v6, slices, to, from, flags).map(|sent| sent.count())
-            }
-        }
-    }
 }

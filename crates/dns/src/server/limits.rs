@@ -3,7 +3,27 @@
 use std::time::Duration;
 
 /// Datagrams that are taken or sent by one call.
-pub(crate) const BATCH_MAX: usize = 32;
+pub(crate) const BATCH_MAX: usize = 64;
+
+/// The longest answer that goes to its client with others as one packet: IPv6 lets this pass everywhere (1280 bytes with
+/// both headers), so that no train is refused because of its cars.
+pub(crate) const CAR_BYTES_MAX: usize = 1232;
+
+/// Bytes of one train: what one IP packet can carry. The kernel's limit of 64 cars is [`BATCH_MAX`].
+pub(crate) const TRAIN_BYTES_MAX: usize = 65_000;
+
+/// A batch of so many datagrams says that many more are coming.
+pub(crate) const GATHER_FROM: usize = 4;
+
+/// How long they may gather before they are taken: a tenth of what a query waits under such a load anyway.
+pub(crate) const GATHER: Duration = Duration::from_micros(25);
+
+/// After so many pauses it is judged whether they save packets: enough that chance does not decide.
+pub(crate) const PAUSES_TRIED: u32 = 16;
+
+/// Batches without a pause after a judgement against them: trying costs little more than a hundredth, and who begins to
+/// ask much is known in a fraction of a second.
+pub(crate) const PAUSES_UNTRIED: u32 = 1024;
 
 /// The longest query that is taken over UDP: a name of 255 bytes, OPT with a cookie, TSIG; EDNS allows no more than this
 /// to be sent without knowing the path (RFC 9715).

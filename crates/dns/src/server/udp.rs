@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   kernel (SO_REUSEPORT: a client's datagrams come to one socket)
-//!     └─▶ thread: recvmmsg ─▶ ask ─▶ sendmmsg
+//!     └─▶ thread: recvmmsg ─▶ ask ─▶ sendmmsg ─▶ a pause under load, in which the next ones gather
 //!                               └─▶ task (Answer::later) ─▶ sendmsg at the same socket
 //! ```
 
@@ -11,13 +11,16 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
+use nix::sys::prctl::set_timerslack;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::batch::{Batch, Outbox};
+use super::batch::Batch;
 use super::front::ask;
-use super::limits::{BATCH_MAX, QUERY_BYTES_MAX};
+use super::limits::{BATCH_MAX, GATHER, QUERY_BYTES_MAX};
+use super::outbox::{Outbox, Sent};
+use super::pace::Pace;
 use super::{Answer, Client, Limits, Step, Transport};
 
 /// What the threads of all sockets share.
@@ -40,14 +43,30 @@ pub(crate) fn serve<A: Answer>(shared: &Arc<Shared<A>>, socket: UdpSocket) -> io
     let socket = Arc::new(socket);
     let mut batch = Batch::new(BATCH_MAX, QUERY_BYTES_MAX);
     let mut outbox = Outbox::new(BATCH_MAX, bound);
+    // Else a wait of microseconds is one of 50 more; where that cannot be said, batches are a little larger.
+    let _ = set_timerslack(1);
+    let mut pace = Pace::default();
     while !shared.closed.is_cancelled() {
         match batch.receive(&socket, bound) {
-            Ok(()) => answer(shared, &socket, &batch, &mut outbox),
+            Ok(()) => {
+                let sent = answer(shared, &socket, &batch, &mut outbox);
+                if pace.pauses_after(batch.count(), sent) {
+                    pause();
+                }
+            }
             Err(error) if is_passing(&error) => {}
             Err(error) => return Err(error),
         }
     }
     Ok(())
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "nothing is waited for: datagrams gather, and whatever has come is taken"
+)]
+fn pause() {
+    std::thread::sleep(GATHER);
 }
 
 /// Nothing came, a signal came, or an answer of before was refused by its receiver (ICMP).
@@ -71,7 +90,7 @@ fn answer<A: Answer>(
     socket: &Arc<UdpSocket>,
     batch: &Batch,
     outbox: &mut Outbox,
-) {
+) -> Sent {
     for received in batch.datagrams() {
         // Port 0 cannot be answered.
         if received.from.port() == 0 {
@@ -90,7 +109,7 @@ fn answer<A: Answer>(
             Step::Drop | Step::Transfer(_) => {}
         }
     }
-    outbox.send(socket);
+    outbox.send(socket)
 }
 
 fn later<A: Answer>(
