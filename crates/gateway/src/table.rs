@@ -26,6 +26,7 @@ pub struct Table {
     wildcard: HashMap<Box<str>, Site>,
     any: Option<Box<Site>>,
     fallback: Option<Arc<Target>>,
+    routes: usize,
     /// Whether paths of requests are resolved before they are looked up, instead of refused.
     pub(crate) is_resolving: bool,
 }
@@ -77,11 +78,17 @@ impl Table {
             let site = table.site_mut(&claim.host);
             site.fallback = site.fallback.take().or(claim.fallback);
         }
+        table.routes = routes.len();
         routes.sort_by_cached_key(Route::precedence);
         let lost = routes.into_iter().filter_map(|route| table.insert(route));
         let mut lost: Vec<Lost> = lost.collect();
         lost.sort_by(|a, b| a.origin.cmp(&b.origin));
         (table, lost)
+    }
+
+    /// How many routes it was made of.
+    pub fn routes(&self) -> usize {
+        self.routes
     }
 
     /// What happens to a request; `None` when nothing is there for it, not even a default backend.

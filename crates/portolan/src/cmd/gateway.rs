@@ -28,6 +28,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
+use super::proxy::trims::Trims;
 use handover::{Role, Taken};
 
 /// When somebody else has our sockets, clients have so long to hear with an answer that they shall connect anew, before
@@ -287,6 +288,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     };
     let first = first.context("nothing follows the API any more")?;
     let live = first.map(|first| first.live).unwrap_or_default();
+    let routes = live.table.routes();
     let server = Server::start_with(config, live)?;
     tracing::info!(http = ?server.http(), https = ?server.https(), "the gateway serves");
     let mut told = followed.clone();
@@ -305,7 +307,10 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         state,
         pages,
         given,
+        trims: Trims::default(),
+        begun: Instant::now(),
     };
+    running.compiled(routes);
     let lameduck = Duration::from_secs(args.lameduck_seconds);
     let result = running.until_told(signals, followed, lameduck).await;
     tasks.shutdown().await;
@@ -326,6 +331,9 @@ struct Running {
     pages: Option<JoinHandle<()>>,
     /// Hears when another gateway serves at our sockets.
     given: Option<oneshot::Receiver<()>>,
+    /// When memory is given back that reading and compiling have left behind.
+    trims: Trims,
+    begun: Instant,
 }
 
 impl Running {
@@ -342,9 +350,11 @@ impl Running {
                 changed = followed.changed() => {
                     changed.context("nothing follows the API any more")?;
                     if let Some(followed) = &*followed.borrow_and_update() {
+                        self.compiled(followed.live.table.routes());
                         self.server.swap(followed.live.clone());
                     }
                 }
+                () = until(self.trims.due().map(|due| self.begun + due)) => self.trim(),
                 // The second one is in a hurry.
                 _ = signals.terminate.recv() => match leaves_at {
                     Some(_) => return Ok(()),
@@ -366,6 +376,18 @@ impl Running {
                 () = until(leaves_at) => return Ok(()),
                 _ = signals.interrupt.recv() => return Ok(()),
             }
+        }
+    }
+
+    /// So many routes were compiled.
+    fn compiled(&mut self, routes: usize) {
+        self.trims.on_step(self.begun.elapsed(), routes);
+    }
+
+    fn trim(&mut self) {
+        if self.trims.step(self.begun.elapsed()) {
+            portolan_kernel::memory::trim();
+            portolan_kernel::memory::unmap_text();
         }
     }
 

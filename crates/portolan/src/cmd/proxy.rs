@@ -31,7 +31,7 @@ mod setup;
 mod sockets;
 mod switch;
 mod sync;
-mod trims;
+pub(super) mod trims;
 mod userspace;
 
 use std::path::{Path, PathBuf};

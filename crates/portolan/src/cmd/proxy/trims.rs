@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// A step that compiles so many ports leaves megabytes behind that are not needed again soon.
+/// A step that compiles so many ports or routes leaves megabytes behind that are not needed again soon.
 const PORTS_MIN: usize = 1_000;
 
 /// So long after such a step, the connections to the API have put away what they read as well.
@@ -10,25 +10,25 @@ const CALM: Duration = Duration::from_secs(1);
 
 /// Waits for the right moment.
 #[derive(Debug, Default)]
-pub(super) struct Trims {
+pub(in crate::cmd) struct Trims {
     due: Option<Duration>,
 }
 
 impl Trims {
     /// When to look again, if there is something to be given back.
-    pub(super) fn due(&self) -> Option<Duration> {
+    pub(in crate::cmd) fn due(&self) -> Option<Duration> {
         self.due
     }
 
-    /// A step has compiled so many ports.
-    pub(super) fn on_step(&mut self, now: Duration, compiled: usize) {
+    /// A step has compiled so many ports or routes.
+    pub(in crate::cmd) fn on_step(&mut self, now: Duration, compiled: usize) {
         if compiled >= PORTS_MIN {
             self.due = Some(now + CALM);
         }
     }
 
     /// Whether now is the moment; true once.
-    pub(super) fn step(&mut self, now: Duration) -> bool {
+    pub(in crate::cmd) fn step(&mut self, now: Duration) -> bool {
         self.due.take_if(|due| *due <= now).is_some()
     }
 }
