@@ -173,11 +173,6 @@ impl Group {
         self.under_way < UNDER_WAY_MAX
     }
 
-    /// Whether there is anybody else for a request that one endpoint has not answered.
-    pub(crate) fn has_several(&self) -> bool {
-        self.members.len() > 1
-    }
-
     /// `wanted`, unless it is out of rotation or among `tried`.
     pub(crate) fn take(
         &self,

@@ -17,7 +17,7 @@ pub(crate) use frames::Frames;
 const LINE_BYTES_MAX: usize = 64 * 1024;
 
 /// Longest line with the size of a chunk; extensions are hardly ever used, and mean nothing to us.
-const CHUNK_LINE_BYTES_MAX: usize = 256;
+pub(crate) const CHUNK_LINE_BYTES_MAX: usize = 256;
 
 /// Digits of the size of a chunk: more could not be counted in 64 bits.
 const CHUNK_DIGITS_MAX: usize = 15;
@@ -193,7 +193,7 @@ impl Guard {
                     return Err("trailers are too long");
                 }
                 let (name, _) = field(line)?;
-                if NO_TRAILERS.iter().any(|no| name.eq_ignore_ascii_case(no)) {
+                if !may_be_trailer(name) {
                     return Err("a trailer would frame or route the request");
                 }
                 State::Trailer(bytes)
@@ -202,6 +202,11 @@ impl Guard {
         };
         Ok(())
     }
+}
+
+/// Whether a header of this name may come behind a body.
+pub(crate) fn may_be_trailer(name: &[u8]) -> bool {
+    !NO_TRAILERS.iter().any(|no| name.eq_ignore_ascii_case(no))
 }
 
 fn skip(rest: &[u8], left: u64) -> usize {
@@ -230,7 +235,7 @@ fn request_line(line: &[u8]) -> Result<bool, &'static str> {
 }
 
 /// Name and value of a header or trailer.
-fn field(line: &[u8]) -> Result<(&[u8], &[u8]), &'static str> {
+pub(crate) fn field(line: &[u8]) -> Result<(&[u8], &[u8]), &'static str> {
     if matches!(line.first(), Some(b' ' | b'\t')) {
         return Err("a header goes on in a second line");
     }
@@ -312,11 +317,13 @@ impl Head {
     }
 }
 
-fn words(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+/// The words between commas.
+pub(crate) fn words(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|byte| *byte == b',').map(trimmed)
 }
 
-fn digits(value: &[u8]) -> Option<u64> {
+/// A number of decimal digits alone.
+pub(crate) fn digits(value: &[u8]) -> Option<u64> {
     let plain = !value.is_empty()
         && value.len() <= LENGTH_DIGITS_MAX
         && value.iter().all(u8::is_ascii_digit);
@@ -324,7 +331,8 @@ fn digits(value: &[u8]) -> Option<u64> {
     text.parse().ok()
 }
 
-fn chunk_size(line: &[u8]) -> Result<u64, &'static str> {
+/// What the line before a chunk says.
+pub(crate) fn chunk_size(line: &[u8]) -> Result<u64, &'static str> {
     if line.len() > CHUNK_LINE_BYTES_MAX {
         return Err("the line of a chunk's size is too long");
     }

@@ -8,6 +8,7 @@
 //! Nothing is shared between threads but [`Live`]: no request waits for another thread.
 
 mod access;
+mod alarm;
 mod answer;
 mod body;
 mod certificate;

@@ -12,7 +12,7 @@ use http_body_util::Full;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use tokio::time::{Instant, Sleep, sleep};
 
-use super::upstream::Ticket;
+use super::upstream::{Answer, Ticket};
 
 /// Why a body has ended before its end.
 pub(super) type BodyError = Box<dyn std::error::Error + Send + Sync>;
@@ -219,7 +219,7 @@ impl HttpBody for Upload {
 
 /// The body of an answer of an endpoint, which counts as busy until the end of it.
 pub(super) struct Download {
-    inner: Incoming,
+    inner: Answer,
     patience: Patience,
     /// Ends with the body.
     _ticket: Ticket,
@@ -227,7 +227,7 @@ pub(super) struct Download {
 
 impl Download {
     /// The endpoint must send something within every `limit`.
-    pub(super) fn new(inner: Incoming, limit: Duration, ticket: Ticket) -> Download {
+    pub(super) fn new(inner: Answer, limit: Duration, ticket: Ticket) -> Download {
         Download {
             inner,
             patience: Patience::new(limit),
@@ -253,7 +253,7 @@ impl HttpBody for Download {
             Poll::Pending => Poll::Pending,
             Poll::Ready(frame) => {
                 self.patience.reset();
-                Poll::Ready(frame.map(|frame| frame.map_err(BodyError::from)))
+                Poll::Ready(frame)
             }
         }
     }

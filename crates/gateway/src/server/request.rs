@@ -9,7 +9,6 @@ use std::time::Duration;
 use http::header::{CONNECTION, HOST, SERVER, SET_COOKIE, TE};
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
-use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use portolan_model::PortKey;
@@ -21,7 +20,7 @@ use super::filters::{self, Common, Exchange, Step};
 use super::headers::{self, Client, Said};
 use super::limits::HEAD_BYTES_MAX;
 use super::record::Record;
-use super::upstream::{Failure, Job, Ticket, Upstream};
+use super::upstream::{Answer, Failure, Job, Opened, Ticket, Upstream};
 use super::{Live, Settings};
 use crate::host::request_host;
 use crate::path::{normalize, resolved};
@@ -356,33 +355,32 @@ fn outgoing(
 
 /// The answer as the client gets it. Where the endpoint agrees to an upgrade, bytes go to and fro from then on.
 fn incoming(
-    mut answer: Response<Incoming>,
+    answer: Response<Answer>,
     ticket: Ticket,
     limit: Duration,
     wanted: Option<Wanted>,
     record: &Record,
 ) -> Response<Body> {
-    let agreed = headers::upgrade(answer.headers());
-    if let (StatusCode::SWITCHING_PROTOCOLS, Some(wanted), Some(to)) =
-        (answer.status(), wanted, agreed)
-    {
-        let endpoint = hyper::upgrade::on(&mut answer);
+    let (mut head, body) = answer.into_parts();
+    if head.status.is_informational() {
+        let agreed = headers::upgrade(&head.headers);
+        let (Some(endpoint), Some(wanted), Some(to)) = (body.opened(), wanted, agreed) else {
+            // Nobody has asked for it.
+            return answer::plain(StatusCode::BAD_GATEWAY);
+        };
         let peer = record.peer();
         let carrying = async move {
             carry(wanted.client, endpoint, ticket).await;
             drop(peer);
         };
         tokio::task::spawn_local(record.tracker().track_future(carrying));
-        headers::end_connection(answer.headers_mut());
-        headers::ask_upgrade(answer.headers_mut(), &to);
-        return finished(answer.map(|_| Body::empty()));
+        headers::end_connection(&mut head.headers);
+        headers::ask_upgrade(&mut head.headers, &to);
+        return finished(Response::from_parts(head, Body::empty()));
     }
-    if answer.status().is_informational() {
-        // Nobody has asked for it.
-        return answer::plain(StatusCode::BAD_GATEWAY);
-    }
-    headers::end_connection(answer.headers_mut());
-    finished(answer.map(|body| Body::Answer(Download::new(body, limit, ticket))))
+    headers::end_connection(&mut head.headers);
+    let body = Body::Answer(Download::new(body, limit, ticket));
+    finished(Response::from_parts(head, body))
 }
 
 fn finished(mut answer: Response<Body>) -> Response<Body> {
@@ -393,11 +391,11 @@ fn finished(mut answer: Response<Body>) -> Response<Body> {
 }
 
 /// Carries the bytes of an upgraded connection until both sides are done.
-async fn carry(client: OnUpgrade, endpoint: OnUpgrade, _ticket: Ticket) {
-    let (Ok(client), Ok(endpoint)) = (client.await, endpoint.await) else {
+async fn carry(client: OnUpgrade, mut endpoint: Opened, _ticket: Ticket) {
+    let Ok(client) = client.await else {
         return;
     };
-    let (mut client, mut endpoint) = (TokioIo::new(client), TokioIo::new(endpoint));
+    let mut client = TokioIo::new(client);
     if let Err(error) = tokio::io::copy_bidirectional(&mut client, &mut endpoint).await {
         tracing::debug!(%error, "an upgraded connection has ended");
     }

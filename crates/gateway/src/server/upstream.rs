@@ -7,27 +7,34 @@
 //! ```
 
 mod dial;
+mod http1;
 mod pool;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use http::header::HOST;
+use http::request::Parts;
 use http::{HeaderValue, Request, Response, StatusCode, Uri, Version};
-use hyper::body::{Body as _, Incoming};
-use hyper::client::conn::http1;
+use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
+use hyper::client::conn::http2;
 use portolan_model::PortKey;
 use tokio::time::{Instant, timeout, timeout_at};
 
 pub(super) use self::dial::Tls;
 use self::dial::dial;
+pub(super) use self::http1::Opened;
+use self::http1::{Connection, Home, Lost};
 pub(super) use self::pool::Place;
 use self::pool::{Pool, Sender};
-use super::body::{Progress, Stage, Upload};
+use super::body::{BodyError, Progress, Stage, Upload};
 use super::limits::IDLE_LOOK;
 use crate::balance::{Group, Outcome};
 use crate::endpoint_tls::EndpointTls;
@@ -76,14 +83,11 @@ pub(super) struct Upstream {
 
 /// A request that is under way to an endpoint, until it is dropped.
 pub(super) struct Ticket {
-    upstream: Rc<Upstream>,
     group: Rc<RefCell<Group>>,
     endpoint: SocketAddr,
     began: Instant,
     /// Counts a stream of a connection of HTTP/2.
     stream: Option<Rc<()>>,
-    /// The connection of HTTP/1 that it goes over, if that is good for another one.
-    connection: Option<Box<(Place, http1::SendRequest<Upload>)>>,
 }
 
 impl Ticket {
@@ -97,7 +101,7 @@ impl Ticket {
         group.judge(self.endpoint, outcome, Instant::now());
     }
 
-    fn answered(&self, answer: &Response<Incoming>) {
+    fn answered(&self, answer: &Response<Answer>) {
         // An endpoint that says of itself that it cannot serve is no better than one that does not answer.
         self.judge(match answer.status().as_u16() {
             502..=504 => Outcome::Failed,
@@ -109,18 +113,77 @@ impl Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         self.group.borrow_mut().end(self.endpoint);
-        if let Some(connection) = self.connection.take() {
-            let (place, sender) = *connection;
-            self.upstream.keep_after(place, sender);
-        }
     }
 }
 
 /// What has become of one try.
 enum Tried {
-    Answer(Response<Incoming>),
-    /// No answer; whether the endpoint is to be blamed, and the request, if nothing of it was sent.
-    No(Failure, bool, Option<Box<Request<Upload>>>),
+    Answer(Response<Answer>),
+    /// No answer; whether the endpoint is to be blamed.
+    No(Failure, bool),
+}
+
+/// A request, as far as it is still here: its body goes with the first try that sends something of it.
+struct Outgoing {
+    head: Parts,
+    body: Option<Upload>,
+    /// It has no body, and does nothing twice when it is sent twice.
+    may_repeat: bool,
+}
+
+impl Outgoing {
+    /// Whether it can be sent once more.
+    fn is_here(&mut self) -> bool {
+        if self.body.is_none() && self.may_repeat {
+            self.body = Some(Upload::empty());
+        }
+        self.body.is_some()
+    }
+}
+
+/// The body of an answer, as it comes.
+pub(super) enum Answer {
+    Http1(http1::Answer),
+    Http2(Incoming),
+}
+
+impl Answer {
+    /// The connection, where it is HTTP no more.
+    pub(super) fn opened(self) -> Option<Opened> {
+        match self {
+            Answer::Http1(http1::Answer::Opened(opened)) => Some(*opened),
+            _ => None,
+        }
+    }
+}
+
+impl HttpBody for Answer {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.get_mut() {
+            Answer::Http1(body) => Pin::new(body).poll_frame(cx),
+            Answer::Http2(body) => Pin::new(body).poll_frame(cx).map_err(BodyError::from),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Answer::Http1(body) => body.is_end_stream(),
+            Answer::Http2(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Answer::Http1(body) => body.size_hint(),
+            Answer::Http2(body) => body.size_hint(),
+        }
+    }
 }
 
 impl Upstream {
@@ -185,12 +248,10 @@ impl Upstream {
         group.begin(endpoint);
         drop(group);
         Ok(Ticket {
-            upstream: Rc::clone(self),
             group: shared,
             endpoint,
             began: now,
             stream: None,
-            connection: None,
         })
     }
 
@@ -198,41 +259,39 @@ impl Upstream {
     pub(super) async fn send(
         self: &Rc<Self>,
         job: &Job<'_>,
-        mut request: Request<Upload>,
-    ) -> Result<(Response<Incoming>, Ticket), Failure> {
+        request: Request<Upload>,
+    ) -> Result<(Response<Answer>, Ticket), Failure> {
         let retry = &job.traffic.retry;
         let deadline = retry.within.map(|within| Instant::now() + within);
         let may_repeat = request.body().is_end_stream() && retry.may_repeat(request.method());
+        let (head, body) = request.into_parts();
         let mut tried = Vec::new();
         let mut ticket = self.pick(job, &tried)?;
-        // A copy costs as much as all else here, and is of no use where nobody else can get it.
-        let may_repeat = may_repeat && retry.tries > 1 && ticket.group.borrow().has_several();
+        let mut request = Outgoing {
+            head,
+            body: Some(body),
+            may_repeat,
+        };
         loop {
-            let spare = may_repeat.then(|| copied(&request));
-            let result = self.attempt(job, &mut ticket, request).await;
-            let (failure, blamed, again) = match result {
-                Tried::Answer(answer) if !retry.statuses.contains(&answer.status()) => {
-                    ticket.answered(&answer);
-                    return Ok((answer, ticket));
-                }
+            let (failure, blamed) = match self.attempt(job, &mut ticket, &mut request).await {
                 Tried::Answer(answer) => {
                     ticket.answered(&answer);
-                    let next = spare.filter(|_| self.may_go_on(job, deadline, tried.len() + 1));
-                    let Some(spare) = next else {
+                    let is_wanted = !retry.statuses.contains(&answer.status());
+                    if is_wanted
+                        || !request.is_here()
+                        || !self.may_go_on(job, deadline, tried.len() + 1)
+                    {
                         return Ok((answer, ticket));
-                    };
+                    }
                     tried.push(ticket.endpoint);
                     match self.pick(job, &tried) {
-                        Ok(other) => (ticket, request) = (other, spare),
+                        Ok(other) => ticket = other,
                         // Nobody else is there: this is the answer after all.
                         Err(_) => return Ok((answer, ticket)),
                     }
                     continue;
                 }
-                Tried::No(failure, blamed, unsent) => {
-                    let unsent = unsent.map(|unsent| *unsent);
-                    (failure, blamed, unsent.or(spare))
-                }
+                Tried::No(failure, blamed) => (failure, blamed),
             };
             let covered = match failure {
                 Failure::Broken => retry.on_error,
@@ -244,12 +303,11 @@ impl Upstream {
                 ticket.judge(Outcome::Failed);
                 tried.push(ticket.endpoint);
             }
-            let again = again.filter(|_| covered || !blamed).ok_or(failure)?;
-            if !self.may_go_on(job, deadline, tried.len()) {
+            let may = (covered || !blamed) && request.is_here();
+            if !may || !self.may_go_on(job, deadline, tried.len()) {
                 return Err(failure);
             }
             ticket = self.pick(job, &tried).map_err(|_| failure)?;
-            request = again;
         }
     }
 
@@ -266,14 +324,14 @@ impl Upstream {
         self: &Rc<Self>,
         job: &Job<'_>,
         ticket: &mut Ticket,
-        request: Request<Upload>,
+        request: &mut Outgoing,
     ) -> Tried {
         let place = Place::of(ticket.endpoint, job.traffic, job.key);
         let announcement = job.traffic.announce.map(|version| {
             let (client, local) = job.ends;
             proxy_protocol::header(version, client, local)
         });
-        let mut request = framed(request, &place);
+        frame(&mut request.head, &place);
         // A connection that has said who its client is serves no other.
         let keeps = announcement.is_none();
         let mut kept = match keeps {
@@ -296,84 +354,104 @@ impl Upstream {
                         Ok(Ok(sender)) => sender,
                         Ok(Err(error)) => {
                             tracing::debug!(endpoint = %place.address, %error, "an endpoint takes no connection");
-                            return Tried::No(Failure::Broken, true, Some(Box::new(request)));
+                            return Tried::No(Failure::Broken, true);
                         }
-                        Err(_) => {
-                            return Tried::No(Failure::Silent, true, Some(Box::new(request)));
-                        }
+                        Err(_) => return Tried::No(Failure::Silent, true),
                     }
                 }
             };
-            match self.ask(job, &place, ticket, sender, request, keeps).await {
+            let Some(body) = request.body.take() else {
+                return Tried::No(Failure::Broken, false);
+            };
+            body.progress().moved.set(Instant::now());
+            let home = keeps.then(|| (Rc::clone(self), place.clone()));
+            let tried = match sender {
+                Sender::Http1(connection) => {
+                    let home = home.map(|(upstream, place)| Home { upstream, place });
+                    ask_http1(job, request, body, connection, home, was_kept).await
+                }
+                Sender::Http2(sender, streams) => {
+                    ticket.stream = Some(Rc::clone(&streams));
+                    if let Some((upstream, place)) = home {
+                        let shared = Sender::Http2(sender.clone(), streams);
+                        let mut pool = upstream.pool.borrow_mut();
+                        if !pool.has(&place, &shared) {
+                            pool.put(place, shared, Instant::now());
+                        }
+                    }
+                    Box::pin(ask_http2(job, request, body, sender)).await
+                }
+            };
+            match tried {
                 // It was closed in this very moment.
-                Tried::No(Failure::Broken, _, Some(unsent)) if was_kept => request = *unsent,
+                Tried::No(Failure::Broken, _) if was_kept && request.body.is_some() => {}
                 tried => return tried,
             }
         }
     }
+}
 
-    /// Sends a request over a connection, and waits for the head of the answer.
-    async fn ask(
-        self: &Rc<Self>,
-        job: &Job<'_>,
-        place: &Place,
-        ticket: &mut Ticket,
-        sender: Sender,
-        request: Request<Upload>,
-        keeps: bool,
-    ) -> Tried {
-        let progress = request.body().progress();
-        progress.moved.set(Instant::now());
-        let result = match sender {
-            Sender::Http1(mut sender) => {
-                let answer = answered(job.traffic, &progress, sender.try_send_request(request));
-                let answer = answer.await;
-                if matches!(answer, Some(Ok(_))) && keeps {
-                    ticket.connection = Some(Box::new((place.clone(), sender)));
-                }
-                answer
+/// Sends a request over a connection of HTTP/1.1, and waits for the head of the answer.
+async fn ask_http1(
+    job: &Job<'_>,
+    request: &mut Outgoing,
+    body: Upload,
+    connection: Box<Connection>,
+    home: Option<Home>,
+    was_kept: bool,
+) -> Tried {
+    let progress = body.progress();
+    let asked = connection.ask(&request.head, body, job.traffic, home).await;
+    match (asked, progress.stage.get()) {
+        (Ok(answer), _) => Tried::Answer(answer.map(Answer::Http1)),
+        (_, Stage::Silent) => Tried::No(Failure::ClientSilent, false),
+        (Err(Lost::Client), _) | (_, Stage::Broken) => Tried::No(Failure::ClientBroken, false),
+        (Err(Lost::Silent), _) => Tried::No(Failure::Silent, true),
+        (Err(Lost::Unsent(body)), _) => {
+            request.body = Some(body);
+            Tried::No(Failure::Broken, true)
+        }
+        (Err(Lost::Broken(error, has_come)), _) => {
+            tracing::debug!(%error, "an endpoint has not answered");
+            // An endpoint may have ended the connection before it has seen the request (RFC 9112 section 9.3.1).
+            if was_kept && !has_come && job.traffic.retry.on_error {
+                request.is_here();
             }
-            Sender::Http2(mut sender, streams) => {
-                ticket.stream = Some(Rc::clone(&streams));
-                let shared = Sender::Http2(sender.clone(), streams);
-                if keeps && !self.pool.borrow().has(place, &shared) {
-                    let mut pool = self.pool.borrow_mut();
-                    pool.put(place.clone(), shared, Instant::now());
-                }
-                answered(job.traffic, &progress, sender.try_send_request(request)).await
-            }
-        };
-        match (result, progress.stage.get()) {
-            (Some(Ok(answer)), _) => Tried::Answer(answer),
-            (_, Stage::Silent) => Tried::No(Failure::ClientSilent, false, None),
-            (_, Stage::Broken) => Tried::No(Failure::ClientBroken, false, None),
-            (Some(Err(mut error)), _) => {
-                let unsent = error.take_message().map(Box::new);
-                let error = error.into_error();
-                tracing::debug!(endpoint = %place.address, %error, "an endpoint has not answered");
-                Tried::No(Failure::Broken, true, unsent)
-            }
-            (None, _) => Tried::No(Failure::Silent, true, None),
+            Tried::No(Failure::Broken, true)
         }
     }
+}
 
-    /// Once the answer has been read to its end, the connection is good for another request. As a rule that is now.
-    fn keep_after(self: &Rc<Self>, place: Place, mut sender: http1::SendRequest<Upload>) {
-        if sender.is_ready() {
-            let mut pool = self.pool.borrow_mut();
-            pool.put(place, Sender::Http1(sender), Instant::now());
-            return;
-        }
-        if sender.is_closed() {
-            return;
-        }
-        let upstream = Rc::clone(self);
-        tokio::task::spawn_local(async move {
-            if sender.ready().await.is_ok() {
-                let mut pool = upstream.pool.borrow_mut();
-                pool.put(place, Sender::Http1(sender), Instant::now());
+/// The same by HTTP/2.
+async fn ask_http2(
+    job: &Job<'_>,
+    request: &mut Outgoing,
+    body: Upload,
+    mut sender: http2::SendRequest<Upload>,
+) -> Tried {
+    let progress = body.progress();
+    // A copy costs as much as all else here, and is of no use where nobody else can get it.
+    request.may_repeat &= job.traffic.retry.tries > 1 && job.roster.choices.addresses.len() > 1;
+    let head = match request.may_repeat {
+        true => request.head.clone(),
+        false => std::mem::replace(&mut request.head, Request::new(()).into_parts().0),
+    };
+    let whole = Request::from_parts(head, body);
+    let result = answered(job.traffic, &progress, sender.try_send_request(whole)).await;
+    match (result, progress.stage.get()) {
+        (Some(Ok(answer)), _) => Tried::Answer(answer.map(Answer::Http2)),
+        (_, Stage::Silent) => Tried::No(Failure::ClientSilent, false),
+        (_, Stage::Broken) => Tried::No(Failure::ClientBroken, false),
+        (Some(Err(mut error)), _) => {
+            if let Some(unsent) = error.take_message() {
+                let (head, body) = unsent.into_parts();
+                (request.head, request.body) = (head, Some(body));
             }
-        });
+            let error = error.into_error();
+            tracing::debug!(%error, "an endpoint has not answered");
+            Tried::No(Failure::Broken, true)
+        }
+        (None, _) => Tried::No(Failure::Silent, true),
     }
 }
 
@@ -384,39 +462,40 @@ pub(super) async fn question(
     tls: &Tls,
     request: Request<Upload>,
 ) -> io::Result<StatusCode> {
-    let request = framed(request, place);
-    let answer = match dial(place, None, own, tls).await? {
-        Sender::Http1(mut sender) => sender.send_request(request).await,
-        Sender::Http2(mut sender, _) => sender.send_request(request).await,
-    };
-    Ok(answer.map_err(io::Error::other)?.status())
+    let (mut head, body) = request.into_parts();
+    frame(&mut head, place);
+    match dial(place, None, own, tls).await? {
+        Sender::Http1(connection) => {
+            let asked = connection.ask(&head, body, &Traffic::default(), None).await;
+            match asked {
+                Ok(answer) => Ok(answer.status()),
+                Err(Lost::Broken(error, _)) => Err(error),
+                Err(_) => Err(io::ErrorKind::BrokenPipe.into()),
+            }
+        }
+        Sender::Http2(mut sender, _) => {
+            let answer = sender.send_request(Request::from_parts(head, body)).await;
+            Ok(answer.map_err(io::Error::other)?.status())
+        }
+    }
 }
 
-/// The same request once more; it has no body.
-fn copied(request: &Request<Upload>) -> Request<Upload> {
-    let mut copy = Request::new(Upload::empty());
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.headers_mut() = request.headers().clone();
-    copy
-}
-
-/// The form that a request has in the protocol: HTTP/2 has scheme and host in the target, HTTP/1.1 only the path.
-fn framed(mut request: Request<Upload>, place: &Place) -> Request<Upload> {
-    let has_authority = request.uri().authority().is_some();
+/// Gives a request the form that it has in the protocol: HTTP/2 has scheme and host in the target, HTTP/1.1 only the path.
+fn frame(head: &mut Parts, place: &Place) {
+    let has_authority = head.uri.authority().is_some();
     match place.spoken {
-        Spoken::Http | Spoken::Https => *request.version_mut() = Version::HTTP_11,
+        Spoken::Http | Spoken::Https => head.version = Version::HTTP_11,
         Spoken::H2c | Spoken::H2 if has_authority => {}
         Spoken::H2c | Spoken::H2 => {
-            *request.version_mut() = Version::HTTP_2;
+            head.version = Version::HTTP_2;
             let scheme = if place.spoken.is_tls() {
                 "https"
             } else {
                 "http"
             };
-            let host = request.headers_mut().remove(HOST);
+            let host = head.headers.remove(HOST);
             let given = host.as_ref().map(HeaderValue::as_bytes);
-            let rest = request.uri().path_and_query().cloned();
+            let rest = head.uri.path_and_query().cloned();
             let with_host = |host: &[u8]| {
                 let builder = Uri::builder().scheme(scheme).authority(host);
                 builder.path_and_query(rest.clone()?).build().ok()
@@ -427,11 +506,10 @@ fn framed(mut request: Request<Upload>, place: &Place) -> Request<Upload> {
                 .and_then(with_host)
                 .or_else(|| with_host(own.as_bytes()));
             if let Some(uri) = uri {
-                *request.uri_mut() = uri;
+                head.uri = uri;
             }
         }
     }
-    request
 }
 
 /// Waits for the head of an answer: as long as the endpoint takes the body in time, the client sends it, and then the

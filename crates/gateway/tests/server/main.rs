@@ -6,6 +6,7 @@
 )]
 #![allow(clippy::print_stdout, reason = "what is not compared is said aloud")]
 
+mod answers;
 mod authority;
 mod backend;
 mod checks;

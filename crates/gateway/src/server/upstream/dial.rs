@@ -4,17 +4,16 @@ use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::super::connection::Local;
-use super::super::limits::{
-    HEAD_BYTES_MAX, HEADERS_MAX, UPSTREAM_CONNECTION_WINDOW, UPSTREAM_STREAM_WINDOW,
-};
+use super::super::limits::{HEAD_BYTES_MAX, UPSTREAM_CONNECTION_WINDOW, UPSTREAM_STREAM_WINDOW};
+use super::http1::{Connection, Stream};
 use super::pool::{Place, Sender};
 use crate::endpoint_tls::{EndpointTls, Material};
 
@@ -56,7 +55,7 @@ pub(super) async fn dial(
         stream.write_all(announcement).await?;
     }
     if !place.spoken.is_tls() {
-        return handshake(place, stream).await;
+        return handshake(place, Stream::Plain(stream)).await;
     }
     let name = match &place.tls_name {
         Some(name) => ServerName::try_from(name.to_string()).map_err(io::Error::other)?,
@@ -74,26 +73,14 @@ pub(super) async fn dial(
     if place.spoken.is_http2() && agreed != Some(b"h2") {
         return Err(io::Error::other("it speaks no HTTP/2 in TLS"));
     }
-    handshake(place, stream).await
+    handshake(place, Stream::Tls(Box::new(stream))).await
 }
 
-async fn handshake<S>(place: &Place, stream: S) -> io::Result<Sender>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let io = TokioIo::new(stream);
-    let endpoint = place.address;
+async fn handshake(place: &Place, stream: Stream) -> io::Result<Sender> {
     if !place.spoken.is_http2() {
-        let mut builder = http1::Builder::new();
-        builder
-            .max_buf_size(HEAD_BYTES_MAX)
-            .max_headers(HEADERS_MAX);
-        let (sender, connection) = builder.handshake(io).await.map_err(io::Error::other)?;
-        tokio::task::spawn_local(async move {
-            tell(endpoint, connection.with_upgrades().await);
-        });
-        return Ok(Sender::Http1(sender));
+        return Ok(Sender::Http1(Box::new(Connection::new(stream))));
     }
+    let (io, endpoint) = (TokioIo::new(stream), place.address);
     let mut builder = http2::Builder::new(Local);
     builder
         .timer(TokioTimer::new())

@@ -6,12 +6,13 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::http2;
 use portolan_model::PortKey;
 use tokio::time::Instant;
 
 use super::super::body::Upload;
 use super::super::limits::{IDLE_ALL_MAX, IDLE_MAX, IDLE_TIMEOUT, UPSTREAM_STREAMS_MAX};
+use super::http1::Connection;
 use crate::endpoint_tls::TlsId;
 use crate::traffic::{Spoken, Traffic};
 
@@ -47,12 +48,20 @@ impl Place {
 /// A connection that a request can be sent over.
 pub(super) enum Sender {
     /// One request at a time.
-    Http1(http1::SendRequest<Upload>),
+    Http1(Box<Connection>),
     /// Many at a time; the second part counts them.
     Http2(http2::SendRequest<Upload>, Rc<()>),
 }
 
 impl Sender {
+    /// Whether it is a connection of HTTP/1.1 that a request can be sent over.
+    fn is_quiet(&mut self) -> bool {
+        match self {
+            Sender::Http1(connection) => connection.is_alive(),
+            Sender::Http2(..) => false,
+        }
+    }
+
     fn streams(&self) -> Option<&Rc<()>> {
         match self {
             Sender::Http1(_) => None,
@@ -89,9 +98,9 @@ impl Pool {
                 });
             return usable;
         }
-        while let Some((sender, _)) = kept.pop() {
+        while let Some((mut sender, _)) = kept.pop() {
             self.count -= 1;
-            if matches!(&sender, Sender::Http1(sender) if sender.is_ready()) {
+            if sender.is_quiet() {
                 return Some(sender);
             }
         }
@@ -120,10 +129,10 @@ impl Pool {
     /// Closes what was not used for long, or is closed on the other side.
     pub(super) fn trim(&mut self, now: Instant) {
         self.by_place.retain(|_, kept| {
-            kept.retain(|(sender, since)| {
+            kept.retain_mut(|(sender, since)| {
                 let is_old = now - *since >= IDLE_TIMEOUT;
                 match sender {
-                    Sender::Http1(sender) => !sender.is_closed() && !is_old,
+                    Sender::Http1(connection) => connection.is_alive() && !is_old,
                     Sender::Http2(sender, streams) => {
                         let is_busy = Rc::strong_count(streams) > 1;
                         !sender.is_closed() && (is_busy || !is_old)
@@ -140,6 +149,7 @@ impl Pool {
 mod tests {
     use hyper_util::rt::TokioIo;
 
+    use super::super::http1::Stream;
     use super::*;
     use crate::server::connection::Local;
 
@@ -152,10 +162,9 @@ mod tests {
         }
     }
 
-    async fn http1() -> Sender {
+    fn http1() -> Sender {
         let (ours, _) = tokio::io::duplex(64);
-        let (sender, _) = http1::handshake(TokioIo::new(ours)).await.unwrap();
-        Sender::Http1(sender)
+        Sender::Http1(Box::new(Connection::new(Stream::Test(ours))))
     }
 
     #[tokio::test]
@@ -163,16 +172,16 @@ mod tests {
         let (mut pool, now) = (Pool::default(), Instant::now());
         let first = place(1, Spoken::Http);
         for _ in 0..=IDLE_MAX {
-            pool.put(first.clone(), http1().await, now);
+            pool.put(first.clone(), http1(), now);
         }
         assert_eq!(pool.by_place[&first].len(), IDLE_MAX);
         let mut number = 1;
         while pool.count < IDLE_ALL_MAX {
             number += 1;
-            pool.put(place(number, Spoken::Http), http1().await, now);
+            pool.put(place(number, Spoken::Http), http1(), now);
         }
         let last = place(number + 1, Spoken::Http);
-        pool.put(last.clone(), http1().await, now);
+        pool.put(last.clone(), http1(), now);
         assert!(!pool.by_place.contains_key(&last));
         assert_eq!(pool.count, IDLE_ALL_MAX);
         // Their other sides are gone: all of them go, and there is room again.
