@@ -11,7 +11,7 @@ mod extras;
 mod rules;
 mod tls;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use http::StatusCode;
@@ -106,6 +106,10 @@ pub fn build(objects: &Objects, options: &Options) -> Routing {
     build.finish(options, served, sorted.ignored)
 }
 
+/// Policies that are compared with a new one, so that many routes with one policy have it once: it is 1.5 kB. Most are
+/// like one of their own Ingress, or have none.
+const SHARED_MAX: usize = 16;
+
 /// What has been made so far.
 struct Build<'a> {
     objects: &'a Objects,
@@ -127,6 +131,8 @@ struct Build<'a> {
     fallbacks: Vec<((bool, Rank), Arc<Target>)>,
     certificates: Vec<Certificate>,
     problems: Vec<Problem>,
+    /// Policies that several targets may share, the newest at the end.
+    shared: VecDeque<(Arc<Policy>, Arc<Traffic>)>,
 }
 
 impl<'a> Build<'a> {
@@ -150,7 +156,23 @@ impl<'a> Build<'a> {
             fallbacks: Vec::new(),
             certificates: Vec::new(),
             problems: Vec::new(),
+            shared: VecDeque::new(),
         }
+    }
+
+    /// This policy, and how requests get to its endpoints; the same values as another target's where they are equal.
+    fn shared(&mut self, policy: Policy) -> (Arc<Policy>, Arc<Traffic>) {
+        let known = self.shared.iter().rev();
+        if let Some((policy, traffic)) = known.into_iter().find(|(known, _)| **known == policy) {
+            return (Arc::clone(policy), Arc::clone(traffic));
+        }
+        if self.shared.len() == SHARED_MAX {
+            self.shared.pop_front();
+        }
+        let traffic = Arc::new(Traffic::of(&policy.upstream));
+        let both = (Arc::new(policy), traffic);
+        self.shared.push_back(both.clone());
+        both
     }
 
     fn finish(
@@ -237,16 +259,22 @@ fn options_target(objects: &Objects, options: &Options) -> Option<Arc<Target>> {
         object: service.clone(),
         field: "--default-backend".to_owned(),
     };
-    Some(Arc::new(target(origin, to, Policy::default())))
+    let policy = Policy::default();
+    let traffic = Arc::new(Traffic::of(&policy.upstream));
+    Some(target(origin, to, (Arc::new(policy), traffic)))
 }
 
-fn target(origin: Origin, to: Destination, policy: Policy) -> Target {
-    Target {
+fn target(
+    origin: Origin,
+    to: Destination,
+    (policy, traffic): (Arc<Policy>, Arc<Traffic>),
+) -> Arc<Target> {
+    Arc::new(Target {
         origin,
-        traffic: Arc::new(Traffic::of(&policy.upstream)),
-        policy: Arc::new(policy),
+        traffic,
+        policy,
         backends: vec![Backend { to, weight: 1 }],
-    }
+    })
 }
 
 #[cfg(test)]

@@ -83,6 +83,8 @@ impl Table {
         let lost = routes.into_iter().filter_map(|route| table.insert(route));
         let mut lost: Vec<Lost> = lost.collect();
         lost.sort_by(|a, b| a.origin.cmp(&b.origin));
+        let sites = table.exact.values_mut().chain(table.wildcard.values_mut());
+        sites.for_each(Site::shrink);
         (table, lost)
     }
 
@@ -169,6 +171,14 @@ impl Entry {
 }
 
 impl Site {
+    /// Nothing is added any more: gives back the room that was kept for it.
+    fn shrink(&mut self) {
+        self.exact.values_mut().for_each(Vec::shrink_to_fit);
+        self.exact.shrink_to_fit();
+        self.prefixes.shrink();
+        self.patterns.shrink_to_fit();
+    }
+
     fn find(&self, request: &Request<'_>) -> Option<&Arc<Target>> {
         let holds = |entry: &&Entry| entry.conditions.hold(request);
         let exact = self.exact.get(request.path).into_iter().flatten();

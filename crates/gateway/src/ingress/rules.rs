@@ -188,7 +188,7 @@ impl Build<'_> {
                 format!("The backend of {field} {words}. Its requests are answered with 503.");
             self.problems.push(problem(&context.name, reason, message));
         }
-        Arc::new(target(context.origin(field), to, policy))
+        target(context.origin(field), to, self.shared(policy))
     }
 }
 

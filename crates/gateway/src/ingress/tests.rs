@@ -550,3 +550,32 @@ fn lists_of_names_have_an_end() {
     let judge = find(&more, "a.com", "/").unwrap().policy.judge.as_ref();
     assert_eq!(judge.unwrap().passed.len(), 32);
 }
+
+#[test]
+fn routes_with_the_same_policy_have_it_once() {
+    let of = |number: usize, annotations: Value| {
+        let host = format!("h{number}.com");
+        let spec = json!({"rules": [rule(&host, "/", "Prefix", web())]});
+        annotated(ingress(&format!("i{number}"), spec), annotations)
+    };
+    let prefix = "nginx.ingress.kubernetes.io";
+    let timeout =
+        |seconds: usize| json!({format!("{prefix}/proxy-read-timeout"): seconds.to_string()});
+    let limit = || json!({format!("{prefix}/limit-rps"): "5"});
+    let plain = (0..3).map(|number| of(number, json!({})));
+    let limited = (3..5).map(|number| of(number, limit()));
+    // More than are compared, and one that is like the very first.
+    let others = (5..6 + SHARED_MAX).map(|number| of(number, timeout(number)));
+    let last = [of(6 + SHARED_MAX, json!({}))];
+    let routing = built(plain.chain(limited).chain(others).chain(last).collect());
+    let policy = |number: usize| {
+        let target = find(&routing, &format!("h{number}.com"), "/").unwrap();
+        (Arc::as_ptr(&target.policy), Arc::as_ptr(&target.traffic))
+    };
+    assert!(policy(0) == policy(1) && policy(1) == policy(2));
+    assert_ne!(policy(3), policy(4), "clients are counted for each Ingress");
+    assert_ne!(policy(5), policy(6));
+    let target = |number| find(&routing, &format!("h{number}.com"), "/").unwrap();
+    let last = 6 + SHARED_MAX;
+    assert_eq!(target(last).policy, target(0).policy);
+}

@@ -50,6 +50,14 @@ impl Tree {
         &mut self.nodes[node].entries
     }
 
+    /// Gives back the room that was kept for more.
+    pub(super) fn shrink(&mut self) {
+        for node in &mut self.nodes {
+            node.entries.shrink_to_fit();
+        }
+        self.nodes.shrink_to_fit();
+    }
+
     /// The entries of all prefixes of `path`, in the order in which they are tried.
     pub(super) fn along<'t>(&'t self, path: &str) -> impl Iterator<Item = &'t Entry> + use<'t> {
         let mut deepest = 0;

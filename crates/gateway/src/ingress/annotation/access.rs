@@ -89,10 +89,10 @@ fn limits(reader: &mut Reader<'_>, of: &ObjectName) -> Limits {
             .filter(|status| (400..600).contains(status))
             .unwrap_or(503)
     };
-    Limits {
+    let mut limits = Limits {
         rates,
         exempt,
-        zone: of.clone(),
+        zone: ObjectName::default(),
         statuses: (
             status("limit-req-status-code"),
             status("limit-conn-status-code"),
@@ -100,5 +100,10 @@ fn limits(reader: &mut Reader<'_>, of: &ObjectName) -> Limits {
         at_once: reader
             .number::<u32>("limit-connections", "a whole number")
             .filter(|number| *number > 0),
+    };
+    // Without limits, the policies of all Ingresses may be alike, and are kept once then.
+    if !limits.is_empty() {
+        limits.zone = of.clone();
     }
+    limits
 }
