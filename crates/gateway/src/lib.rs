@@ -20,6 +20,7 @@ mod path;
 pub mod policy;
 mod problem;
 mod proxy_protocol;
+mod quick;
 mod roster;
 mod route;
 pub mod server;

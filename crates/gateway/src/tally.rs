@@ -8,13 +8,14 @@
 //! up by the place of its target in memory, and are made when its first request comes.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
+use std::hash::BuildHasherDefault;
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http::StatusCode;
 
+use crate::quick::Quick;
 use crate::route::{Origin, Target};
 use crate::table::Table;
 
@@ -154,7 +155,7 @@ pub(crate) struct Ledger {
     counted: Arc<Counted>,
     /// Keeps the targets in their places.
     table: Arc<Table>,
-    by_place: HashMap<usize, Arc<Cells>, BuildHasherDefault<PlaceHasher>>,
+    by_place: HashMap<usize, Arc<Cells>, BuildHasherDefault<Quick>>,
 }
 
 impl Ledger {
@@ -237,28 +238,6 @@ pub(crate) struct Seat(Arc<Counted>);
 impl Drop for Seat {
     fn drop(&mut self) {
         add(&self.0.ended, 1);
-    }
-}
-
-/// Places in memory are different in their middle bits.
-#[derive(Default)]
-struct PlaceHasher(u64);
-
-impl Hasher for PlaceHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.write_usize(usize::from(*byte));
-        }
-    }
-
-    fn write_usize(&mut self, place: usize) {
-        // Fibonacci hashing: the golden ratio of 64 bits.
-        let mixed = (self.0 ^ place as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        self.0 = mixed ^ (mixed >> 32);
     }
 }
 

@@ -30,8 +30,8 @@ use super::client_io::ClientIo;
 use super::filters::Common;
 use super::headers;
 use super::limits::{
-    ACCEPT_PAUSE, CONNECTION_WINDOW, HEAD_BYTES_MAX, HEADERS_MAX, IDLE_LOOK, RESETS_OWN_MAX,
-    RESETS_PENDING_MAX, SEND_BYTES_MAX, STREAM_WINDOW, STREAMS_MAX,
+    ACCEPT_PAUSE, CONNECTION_WINDOW, HEAD_BYTES_MAX, IDLE_LOOK, RESETS_OWN_MAX, RESETS_PENDING_MAX,
+    SEND_BYTES_MAX, STREAM_WINDOW, STREAMS_MAX,
 };
 use super::record::{Record, Recorded};
 use super::request::{Peer, Serving, handle};
@@ -283,7 +283,7 @@ where
         .timer(TokioTimer::new())
         .header_read_timeout(shared.worker.settings.limits.head_timeout)
         .max_buf_size(HEAD_BYTES_MAX)
-        .max_headers(HEADERS_MAX)
+        // No more than HEADERS_MAX, which is hyper's own number: one that is set is slower.
         .half_close(false);
     let client = peer.client;
     let (for_service, peer) = (Rc::clone(shared), Rc::new(peer));

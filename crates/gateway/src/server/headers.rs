@@ -3,17 +3,12 @@
 use std::net::IpAddr;
 
 use bytes::Bytes;
-use http::header::{
-    CONNECTION, COOKIE, EXPECT, FORWARDED, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
-    TRAILER, TRANSFER_ENCODING, UPGRADE,
-};
+use http::header::{CONNECTION, COOKIE, EXPECT, FORWARDED, HOST, TE, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::Settings;
 use super::request::Peer;
 
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
@@ -29,6 +24,9 @@ const X_FORWARDED: [HeaderName; 5] = [
 
 /// Longest request id of a client that is passed on; another one takes the place of a longer one, which no tool makes.
 const REQUEST_ID_BYTES_MAX: usize = 128;
+
+/// Headers that a request gets on its way: five of `X-Forwarded-…`, `X-Real-IP`, `X-Request-ID` and `Host`.
+const OWN: usize = 8;
 
 /// What endpoints are told of a request.
 pub(super) struct Client<'a> {
@@ -64,6 +62,7 @@ pub(super) fn client_of(peer: IpAddr, headers: &HeaderMap, settings: &Settings) 
 /// What a request asks its connection to become, if anything: the value of `Upgrade` (RFC 9110 section 7.8). HTTP/2
 /// without TLS is not among it: requests would be hidden in it, and whoever wants it may begin with it.
 pub(super) fn upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
+    let first = headers.get(UPGRADE)?;
     let asked = tokens(headers).any(|token| token.eq_ignore_ascii_case("upgrade"));
     let all = headers.get_all(UPGRADE).iter();
     let mut words = all
@@ -71,7 +70,7 @@ pub(super) fn upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
         .flat_map(|value| value.split(','))
         .map(str::trim);
     let is_h2c = words.any(|word| word.eq_ignore_ascii_case("h2c"));
-    headers.get(UPGRADE).filter(|_| asked && !is_h2c).cloned()
+    Some(first).filter(|_| asked && !is_h2c).cloned()
 }
 
 /// Whether the client of a request takes trailers.
@@ -92,6 +91,28 @@ fn tokens(headers: &HeaderMap) -> impl Iterator<Item = &str> {
 /// Takes away what is for one connection only (RFC 9110 section 7.6.1), and whatever `Connection` names; not what
 /// frames the body or routes the request, which no client may take away that way.
 pub(super) fn end_connection(headers: &mut HeaderMap) {
+    // Few messages have any of them, and to look at all names once is cheaper than to look for each.
+    if headers.keys().any(is_for_one_connection) {
+        end_named(headers);
+    }
+}
+
+fn is_for_one_connection(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+    )
+}
+
+fn end_named(headers: &mut HeaderMap) {
     let named = tokens(headers).filter_map(|token| HeaderName::try_from(token).ok());
     let named: Vec<HeaderName> = named
         .filter(|name| *name != HOST && !X_FORWARDED.contains(name))
@@ -99,17 +120,8 @@ pub(super) fn end_connection(headers: &mut HeaderMap) {
     for name in named {
         headers.remove(name);
     }
-    for name in [
-        CONNECTION,
-        KEEP_ALIVE,
-        PROXY_CONNECTION,
-        PROXY_AUTHENTICATE,
-        PROXY_AUTHORIZATION,
-        TE,
-        TRAILER,
-        TRANSFER_ENCODING,
-        UPGRADE,
-    ] {
+    let all: Vec<HeaderName> = headers.keys().cloned().collect();
+    for name in all.iter().filter(|name| is_for_one_connection(name)) {
         headers.remove(name);
     }
 }
@@ -124,14 +136,7 @@ pub(super) fn ask_upgrade(headers: &mut HeaderMap, to: &HeaderValue) {
 /// unless it is trusted.
 pub(super) fn forward(headers: &mut HeaderMap, client: &Client<'_>) {
     end_connection(headers);
-    drop_ambiguous(headers);
-    headers.remove(EXPECT);
-    headers.remove(HTTP2_SETTINGS);
-    join_cookies(headers);
-    if !traced(headers) {
-        headers.remove(TRACEPARENT);
-        headers.remove(TRACESTATE);
-    }
+    end_unwanted(headers, client.is_trusted);
     let scheme = HeaderValue::from_static(match client.peer.tls {
         true => "https",
         false => "http",
@@ -145,9 +150,6 @@ pub(super) fn forward(headers: &mut HeaderMap, client: &Client<'_>) {
             (true, _) if headers.contains_key(&name) => {}
             _ => drop(headers.insert(name, value.clone())),
         }
-    }
-    if !client.is_trusted {
-        headers.remove(FORWARDED);
     }
     let real = match client.ip == client.peer.client.ip().to_canonical() {
         true => address.clone(),
@@ -163,9 +165,21 @@ pub(super) fn identify(headers: &mut HeaderMap) {
         .get(REQUEST_ID)
         .filter(|id| id.len() <= REQUEST_ID_BYTES_MAX);
     if id.is_none() {
-        let id = fastrand::u128(..);
-        headers.insert(REQUEST_ID, text(format!("{id:032x}")));
+        // One step for all that is told to endpoints.
+        headers.reserve(OWN);
+        headers.insert(REQUEST_ID, made(fastrand::u128(..)));
     }
+}
+
+/// A number in 32 hexadecimal digits.
+fn made(number: u128) -> HeaderValue {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut text = [0; 32];
+    for (pair, byte) in text.chunks_exact_mut(2).zip(number.to_be_bytes()) {
+        pair[0] = DIGITS[usize::from(byte >> 4)];
+        pair[1] = DIGITS[usize::from(byte & 0xf)];
+    }
+    HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static(""))
 }
 
 /// What is said of every request of a connection.
@@ -192,14 +206,41 @@ fn host(headers: &HeaderMap, host: &str) -> HeaderValue {
     given.cloned().unwrap_or_else(|| text(host.to_owned()))
 }
 
-/// Takes away names with an underscore: many servers take `x_real_ip` for `X-Real-IP`, so that a client could say what
-/// only we may (nginx does the same).
-fn drop_ambiguous(headers: &mut HeaderMap) {
-    let named = headers.keys().filter(|name| name.as_str().contains('_'));
-    let named: Vec<HeaderName> = named.cloned().collect();
-    for name in named {
+/// Takes away what endpoints must not get from this client, and makes one header of several with cookies.
+fn end_unwanted(headers: &mut HeaderMap, is_trusted: bool) {
+    let is_special = |name: &HeaderName| {
+        let name = name.as_str();
+        is_ambiguous(name)
+            || matches!(
+                name,
+                "expect" | "http2-settings" | "cookie" | "traceparent" | "tracestate" | "forwarded"
+            )
+    };
+    // As above: most requests have none of them.
+    if !headers.keys().any(is_special) {
+        return;
+    }
+    let ambiguous = headers.keys().filter(|name| is_ambiguous(name.as_str()));
+    let ambiguous: Vec<HeaderName> = ambiguous.cloned().collect();
+    for name in ambiguous {
         headers.remove(name);
     }
+    headers.remove(EXPECT);
+    headers.remove(HTTP2_SETTINGS);
+    join_cookies(headers);
+    if !traced(headers) {
+        headers.remove(TRACEPARENT);
+        headers.remove(TRACESTATE);
+    }
+    if !is_trusted {
+        headers.remove(FORWARDED);
+    }
+}
+
+/// Names with an underscore: many servers take `x_real_ip` for `X-Real-IP`, so that a client could say what only we may
+/// (nginx drops them as well).
+fn is_ambiguous(name: &str) -> bool {
+    name.as_bytes().contains(&b'_')
 }
 
 /// Whether it carries one trace of W3C Trace Context, which is passed on as it is: version, trace, parent and flags.
@@ -408,6 +449,8 @@ mod tests {
         };
         assert_eq!(identified(headers(&[("x-request-id", "mine")])), "mine");
         assert_eq!(identified(headers(&[])).len(), 32);
+        let number = 0x0123_4567_89ab_cdef_0011_2233_4455_66ff;
+        assert_eq!(made(number), "0123456789abcdef00112233445566ff");
         let mut long = HeaderMap::new();
         long.insert(
             "x-request-id",

@@ -1,6 +1,5 @@
 //! One request: what it asks for, where it goes, and what comes back.
 
-use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
@@ -127,6 +126,8 @@ fn resolve(request: &mut Request<Body>) -> Result<(), StatusCode> {
 struct Place {
     /// As it was sent.
     host: String,
+    /// As it is compared, where that is something else.
+    compared: Option<String>,
     /// The path as it is compared.
     path: String,
 }
@@ -166,8 +167,10 @@ fn place(serving: &Serving<'_>, peer: &Peer, request: &Request<Body>) -> Result<
         return Err(StatusCode::MISDIRECTED_REQUEST);
     }
     let path = normalize(request.uri().path()).map_err(|_| StatusCode::BAD_REQUEST)?;
+    let is_same = compared == host;
     Ok(Place {
         host: host.to_owned(),
+        compared: (!is_same).then(|| compared.into_owned()),
         path: path.into_owned(),
     })
 }
@@ -191,9 +194,9 @@ async fn go(
     place: &Place,
     mut request: Request<Body>,
 ) -> Result<Response<Body>, StatusCode> {
-    let host = request_host(&place.host).unwrap_or(Cow::Borrowed(""));
+    let host = place.compared.as_deref().unwrap_or(&place.host);
     let found = serving.live.table.find(&route::Request {
-        host: &host,
+        host,
         path: &place.path,
         query: request.uri().query().unwrap_or_default(),
         method: request.method(),
@@ -213,7 +216,7 @@ async fn go(
         is_trusted,
         is_grpc: answer::is_grpc(request.headers()),
         https_port: serving.settings.https_port,
-        host: &host,
+        host,
         path: &place.path,
     };
     let wanted = wanted_upgrade(&mut request, target.traffic.spoken);

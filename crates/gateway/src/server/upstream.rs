@@ -12,6 +12,7 @@ mod pool;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -39,6 +40,7 @@ use super::limits::IDLE_LOOK;
 use crate::balance::{Group, Outcome};
 use crate::endpoint_tls::EndpointTls;
 use crate::proxy_protocol;
+use crate::quick::Quick;
 use crate::roster::Roster;
 use crate::traffic::{Spoken, Traffic};
 
@@ -77,7 +79,7 @@ pub(super) struct Job<'a> {
 /// The connections of a thread, and what it knows of endpoints.
 pub(super) struct Upstream {
     pool: RefCell<Pool>,
-    groups: RefCell<HashMap<PortKey, Rc<RefCell<Group>>>>,
+    groups: RefCell<HashMap<PortKey, Rc<RefCell<Group>>, BuildHasherDefault<Quick>>>,
     tls: Tls,
 }
 

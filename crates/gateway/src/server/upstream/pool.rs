@@ -2,6 +2,7 @@
 //! and shared.
 
 use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use super::super::body::Upload;
 use super::super::limits::{IDLE_ALL_MAX, IDLE_MAX, IDLE_TIMEOUT, UPSTREAM_STREAMS_MAX};
 use super::http1::Connection;
 use crate::endpoint_tls::TlsId;
+use crate::quick::Quick;
 use crate::traffic::{Spoken, Traffic};
 
 /// Where a connection leads, and what is spoken over it: requests for the same place may share it.
@@ -73,7 +75,7 @@ impl Sender {
 /// Connections by place, the one that was used last at the end.
 #[derive(Default)]
 pub(super) struct Pool {
-    by_place: HashMap<Place, Vec<(Sender, Instant)>>,
+    by_place: HashMap<Place, Vec<(Sender, Instant)>, BuildHasherDefault<Quick>>,
     count: usize,
 }
 
