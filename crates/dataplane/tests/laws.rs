@@ -104,7 +104,7 @@ fn changes_only_what_differs(
     let (mut removed, mut added) = (Vec::<Element>::new(), Vec::<Element>::new());
     for op in &ops.0 {
         match op {
-            Op::DeleteElements(_, _, all) => removed.extend(all),
+            Op::DeleteElements(_, _, all) | Op::ForgetElements(_, _, all) => removed.extend(all),
             Op::AddElements(_, _, all) => added.extend(all),
             // Rules depend on nothing else than the node and the class, which has a name of its own.
             Op::FlushChain(..) | Op::Reset(_) => prop_assert!(!same_node, "{op:?}"),
@@ -129,7 +129,7 @@ fn chains_stand_before_they_are_led_to(ops: &Ops) -> Result<(), TestCaseError> {
     for transaction in &transactions {
         let any = |is: fn(&Op) -> bool| transaction.iter().any(|op| is(op));
         let makes_chains = any(|op| matches!(op, Op::AddChain(..)));
-        let leads = any(|op| matches!(op, Op::AddElements(..)));
+        let leads = any(|op| matches!(op, Op::AddElements(_, set, _) if !set.has_verdicts()));
         prop_assert!(!(makes_chains && leads), "{transaction:?}");
         let all_have_rules = transaction.iter().all(|op| match op {
             Op::AddChain(family, chain) => transaction.iter().any(
@@ -300,7 +300,9 @@ fn a_change_tells_the_kernel_only_itself() {
     Nftables.update(&mut state, &snapshot, &snapshot.touched(&before));
     let ops = Nftables.diff(Some(&old), &state);
     let elements = |op: &Op| match op {
-        Op::AddElements(_, _, all) | Op::DeleteElements(_, _, all) => all.len(),
+        Op::AddElements(_, _, all)
+        | Op::DeleteElements(_, _, all)
+        | Op::ForgetElements(_, _, all) => all.len(),
         other => panic!("unexpected {other:?}"),
     };
     let count: usize = ops.0.iter().map(elements).sum();

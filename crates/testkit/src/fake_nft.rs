@@ -31,14 +31,16 @@ impl FakeNft {
 
 impl Target<Nftables> for FakeNft {
     fn apply(&mut self, ops: &Ops) -> Result<(), ApplyError> {
-        let mut after = self.clone();
-        for (index, op) in ops.0.iter().enumerate() {
-            after.op(op).map_err(|words| ApplyError {
-                doing: format!("nf_tables refused step {index} ({op:?})"),
-                words: words.to_owned(),
-            })?;
+        for transaction in ops.transactions() {
+            let mut after = self.clone();
+            for (index, op) in transaction.into_iter().enumerate() {
+                after.op(op).map_err(|words| ApplyError {
+                    doing: format!("nf_tables refused step {index} ({op:?})"),
+                    words: words.to_owned(),
+                })?;
+            }
+            *self = after;
         }
-        *self = after;
         Ok(())
     }
 
@@ -65,6 +67,7 @@ impl FakeNft {
         | Op::FlushChain(family, _)
         | Op::AddRules(family, ..)
         | Op::DeleteElements(family, ..)
+        | Op::ForgetElements(family, ..)
         | Op::AddElements(family, ..)
         | Op::DeleteChain(family, _)) = op;
         let table = self.tables[*family as usize].as_mut().ok_or(MISSING)?;
@@ -94,7 +97,7 @@ impl Table {
                 let standing = self.chains.get_mut(chain).ok_or(MISSING)?;
                 standing.extend(rules.iter().cloned());
             }
-            Op::DeleteElements(_, _, elements) => {
+            Op::DeleteElements(_, _, elements) | Op::ForgetElements(_, _, elements) => {
                 for element in elements {
                     self.elements.remove(element).then_some(()).ok_or(MISSING)?;
                 }

@@ -31,7 +31,7 @@ enum Defect {
 struct Defective(Defect);
 
 fn is_removed(op: &Op) -> bool {
-    matches!(op, Op::DeleteElements(..))
+    matches!(op, Op::DeleteElements(..) | Op::ForgetElements(..))
 }
 
 impl Backend for Defective {

@@ -12,6 +12,7 @@ use ipnet::IpNet;
 use portolan_model::Family;
 
 use super::class::List;
+use super::diff::endpoints;
 use super::element::{Element, Spot};
 use super::expr::digest_of;
 use super::layout::{BaseChain, ChainId};
@@ -41,7 +42,7 @@ fn table(found: &Readback) -> Option<Table> {
     for element in &found.elements {
         parts.take(&mut table, element);
     }
-    table.backings = parts.backings()?;
+    parts.backings(&mut table);
     table.allowed = parts.allowed();
     table.chains = chains(found, &parts.led)?;
     Some(table)
@@ -52,9 +53,8 @@ fn table(found: &Readback) -> Option<Table> {
 struct Parts {
     /// Chains that elements lead to, by name.
     led: BTreeMap<String, ChainId>,
-    /// Endpoints, and whether they are sticky.
-    slots: BTreeMap<(Spot, u32), (SocketAddr, bool)>,
-    members: BTreeMap<(Spot, List), BTreeSet<SocketAddr>>,
+    /// Slots and members of each identity.
+    behind: BTreeMap<Spot, Vec<Element>>,
     allowed: BTreeMap<Spot, Vec<IpNet>>,
 }
 
@@ -76,13 +76,9 @@ impl Parts {
             }
             Element::Class(_, class) => self.lead(ChainId::Class(*class)),
             Element::Turn(turn) => self.lead(ChainId::Turn(*turn)),
-            Element::Endpoint(id, slot, to) | Element::StickyEndpoint(id, slot, to) => {
-                let sticky = matches!(element, Element::StickyEndpoint(..));
-                self.slots.insert((*id, *slot), (*to, sticky));
-            }
-            Element::Member(list, id, to) => {
-                self.members.entry((*id, *list)).or_default().insert(*to);
-            }
+            Element::Endpoint(id, ..)
+            | Element::StickyEndpoint(id, ..)
+            | Element::Member(_, id, _) => self.behind.entry(*id).or_default().push(*element),
             Element::Allowed(spot, range) => self.allowed.entry(*spot).or_default().push(*range),
             Element::ClusterIp(ip) => mark(&mut table.cluster_ips, ip),
             Element::Hairpin(ip) => mark(&mut table.hairpins, ip),
@@ -102,49 +98,21 @@ impl Parts {
         self.led.insert(chain.to_string(), chain);
     }
 
-    /// Slots must follow each other without a gap, and members be exactly the endpoints, or none.
-    fn backings(&self) -> Option<OrdMap<Spot, Arc<Backing>>> {
-        let mut all: BTreeMap<Spot, Backing> = BTreeMap::new();
-        let mut lists: BTreeMap<(Spot, List), Vec<SocketAddr>> = BTreeMap::new();
-        for ((id, slot), (to, sticky)) in &self.slots {
-            let list = match *slot < List::Other.first_slot() {
-                true => List::Main,
-                false => List::Other,
-            };
-            let backing = all.entry(*id).or_insert_with(|| Backing {
-                remembers: *sticky,
-                ..Backing::default()
-            });
-            if backing.remembers != *sticky {
-                return None;
-            }
-            let slots = lists.entry((*id, list)).or_default();
-            if *slot != list.first_slot() + slots.len() as u32 {
-                return None;
-            }
-            slots.push(*to);
-        }
-        for ((id, list), slots) in lists {
-            let (endpoints, table) = table_of(slots);
-            all.get_mut(&id)?.set(list, &endpoints, table);
-        }
-        if !self.members.keys().all(|(id, _)| all.contains_key(id)) {
-            return None;
-        }
-        for (id, backing) in &all {
-            for list in [List::Main, List::Other] {
-                let wanted = match backing.remembers {
-                    true => backing.list(list).iter().collect(),
-                    false => BTreeSet::new(),
-                };
-                let found = self.members.get(&(*id, list));
-                if found.cloned().unwrap_or_default() != wanted {
-                    return None;
-                }
+    /// What does not make a list of slots and its members, as when a process was killed between two transactions, goes.
+    fn backings(&mut self, table: &mut Table) {
+        let mut all = Vec::new();
+        for (id, mut found) in std::mem::take(&mut self.behind) {
+            found.sort_unstable();
+            let backing = backing(&found);
+            let mut made = Vec::with_capacity(found.len());
+            endpoints(id, &backing, &mut |element| made.push(element));
+            made.sort_unstable();
+            match made == found {
+                true => all.push((id, Arc::new(backing))),
+                false => table.strays.extend(found),
             }
         }
-        let shared = |(id, backing)| (id, Arc::new(backing));
-        Some(all.into_iter().map(shared).collect())
+        table.backings = all.into_iter().collect();
     }
 
     fn allowed(&self) -> OrdMap<Spot, Arc<[IpNet]>> {
@@ -155,6 +123,25 @@ impl Parts {
         };
         self.allowed.iter().map(sorted).collect()
     }
+}
+
+/// Whoever has these slots, which are in order.
+fn backing(found: &[Element]) -> Backing {
+    let mut backing = Backing::default();
+    let mut lists = [const { Vec::new() }; 2];
+    for element in found {
+        let (Element::Endpoint(_, slot, to) | Element::StickyEndpoint(_, slot, to)) = element
+        else {
+            continue;
+        };
+        backing.remembers |= matches!(element, Element::StickyEndpoint(..));
+        lists[List::of(*slot) as usize].push(*to);
+    }
+    for (list, slots) in [List::Main, List::Other].into_iter().zip(lists) {
+        let (endpoints, table) = table_of(slots);
+        backing.set(list, &endpoints, table);
+    }
+    backing
 }
 
 /// The endpoints of these slots, and which of them each slot has; no table if slot i has endpoint i.

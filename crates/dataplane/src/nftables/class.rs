@@ -34,6 +34,14 @@ impl List {
             List::Other => 0x1_0000,
         }
     }
+
+    /// The list that a slot is in.
+    pub const fn of(slot: u32) -> Self {
+        match slot < List::Other.first_slot() {
+            true => List::Main,
+            false => List::Other,
+        }
+    }
 }
 
 /// What a class does with a new flow of one origin.

@@ -1,6 +1,8 @@
 //! From one State to another: what the kernel has to be told.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
@@ -25,10 +27,12 @@ pub enum Op {
     FlushChain(Family, ChainId),
     /// Appends rules to a chain.
     AddRules(Family, ChainId, Vec<Rule>),
-    /// Removes elements, all of one set.
+    /// Removes elements, all of one set, that others take the place of or nobody is led to.
     DeleteElements(Family, SetName, Vec<Element>),
     /// Adds elements, all of one set.
     AddElements(Family, SetName, Vec<Element>),
+    /// Removes elements, all of one set, that nothing leads to any more, except packets that are on their way.
+    ForgetElements(Family, SetName, Vec<Element>),
     /// Removes a chain with its rules; nothing leads to it any more.
     DeleteChain(Family, ChainId),
 }
@@ -38,25 +42,36 @@ pub enum Op {
 pub struct Ops(pub Vec<Op>);
 
 impl Ops {
-    /// As transactions, one after the other: new chains with their rules, and then everything else.
+    /// As transactions, one after the other: new chains, which nobody asks for yet; what changes; and what is needed no
+    /// more. What stands after each of them can be read back, and led on from there.
     ///
     /// A packet walks through the rules of the generation in which it began, but finds elements of the generation in which
-    /// it asks for them (`nft_do_chain`, `nft_genmask_cur` in net/netfilter). One that meets the end of a transaction would
-    /// be led by a new element to a chain that is still empty for it, leave without an endpoint, and conntrack would keep
-    /// that for the whole flow. A table that is made anew has no old elements that led anywhere: that is one transaction.
+    /// it asks for them (`nft_do_chain`, `nft_genmask_cur` in net/netfilter). One that meets the end of a transaction
+    /// - is led by a new element to a chain that is still empty for it, unless that one stood before;
+    /// - has been led by an old element to a chain, a slot or another thing that is gone, unless that one goes later.
+    ///
+    /// It would leave without an endpoint, and conntrack would keep that for the whole flow.
+    /// A table that is made anew has no old elements that led anywhere: that is one transaction.
     pub fn transactions(&self) -> Vec<Vec<&Op>> {
-        let is_new = |at: &(Family, ChainId)| {
-            let mut all = self.0.iter();
-            all.any(|op| matches!(op, Op::AddChain(family, chain) if (*family, *chain) == *at))
-        };
-        let anew = self.0.iter().any(|op| matches!(op, Op::Reset(_)));
-        let (first, then): (Vec<&Op>, Vec<&Op>) = self.0.iter().partition(|op| match op {
-            Op::AddChain(..) => !anew,
-            Op::AddRules(family, chain, _) => !anew && is_new(&(*family, *chain)),
-            _ => false,
+        let new = self.0.iter().filter_map(|op| match op {
+            Op::AddChain(family, chain) => Some((*family as usize, *chain)),
+            _ => None,
         });
-        let both = [first, then].into_iter();
-        both.filter(|ops| !ops.is_empty()).collect()
+        let new: BTreeSet<(usize, ChainId)> = new.collect();
+        let anew = self.0.iter().any(|op| matches!(op, Op::Reset(_)));
+        let mut all = [const { Vec::new() }; 3];
+        for op in &self.0 {
+            let turn = match op {
+                _ if anew => 0,
+                Op::AddChain(..) => 0,
+                Op::AddRules(family, chain, _) if new.contains(&(*family as usize, *chain)) => 0,
+                Op::AddElements(_, set, _) if set.has_verdicts() => 0,
+                Op::ForgetElements(..) | Op::DeleteChain(..) => 2,
+                _ => 1,
+            };
+            all[turn].push(op);
+        }
+        all.into_iter().filter(|ops| !ops.is_empty()).collect()
     }
 }
 
@@ -73,16 +88,26 @@ pub(crate) fn diff(from: Option<&State>, to: &State) -> Ops {
     Ops(ops)
 }
 
-/// Elements to remove and to add, by set.
+/// Elements to remove, to add, and to remove later, by set.
 #[derive(Default)]
 struct Changes {
     removed: [Vec<Element>; SetName::ALL.len()],
     added: [Vec<Element>; SetName::ALL.len()],
+    forgotten: [Vec<Element>; SetName::ALL.len()],
 }
 
 impl Changes {
+    /// Another one with the same key takes its place, or packets on their way do well without it.
     fn remove(&mut self, element: Element) {
         self.removed[element.set() as usize].push(element);
+    }
+
+    /// Nothing takes its place.
+    fn lose(&mut self, element: Element) {
+        match element.set().is_asked_later() {
+            true => self.forgotten[element.set() as usize].push(element),
+            false => self.remove(element),
+        }
     }
 
     fn add(&mut self, element: Element) {
@@ -99,7 +124,7 @@ impl Changes {
         for item in from.diff(to) {
             match item {
                 DiffItem::Add(key, value) => self.add(element(key, value)),
-                DiffItem::Remove(key, value) => self.remove(element(key, value)),
+                DiffItem::Remove(key, value) => self.lose(element(key, value)),
                 DiffItem::Update { old, new } => {
                     self.remove(element(old.0, old.1));
                     self.add(element(new.0, new.1));
@@ -126,7 +151,7 @@ fn tables(family: Family, from: &Table, to: &Table, ops: &mut Vec<Op>) {
             DiffItem::Remove(chain, _) => {
                 unused.push(Op::DeleteChain(family, *chain));
                 let element = chain.element(family);
-                element.into_iter().for_each(|e| changes.remove(e));
+                element.into_iter().for_each(|e| changes.lose(e));
             }
             DiffItem::Update {
                 new: (chain, _), ..
@@ -142,15 +167,16 @@ fn tables(family: Family, from: &Table, to: &Table, ops: &mut Vec<Op>) {
             .all(|c| to.chains.contains_key(&ChainId::Base(*c)))
     );
     elements(from, to, &mut changes);
-    for (set, removed) in SetName::ALL.into_iter().zip(changes.removed) {
-        if !removed.is_empty() {
-            ops.push(Op::DeleteElements(family, set, removed));
-        }
-    }
-    for (set, added) in SetName::ALL.into_iter().zip(changes.added) {
-        if !added.is_empty() {
-            ops.push(Op::AddElements(family, set, added));
-        }
+    type Make = fn(Family, SetName, Vec<Element>) -> Op;
+    let steps: [(_, Make); 3] = [
+        (changes.removed, Op::DeleteElements),
+        (changes.added, Op::AddElements),
+        (changes.forgotten, Op::ForgetElements),
+    ];
+    for (all, make) in steps {
+        let all = SetName::ALL.into_iter().zip(all);
+        let all = all.filter(|(_, elements)| !elements.is_empty());
+        ops.extend(all.map(|(set, elements)| make(family, set, elements)));
     }
     ops.extend(unused);
 }
@@ -177,15 +203,37 @@ fn elements(from: &Table, to: &Table, changes: &mut Changes) {
     for item in from.allowed.diff(&to.allowed) {
         match item {
             DiffItem::Add(spot, new) => sources(*spot, &[], new, changes),
-            DiffItem::Remove(spot, old) => sources(*spot, old, &[], changes),
+            DiffItem::Remove(spot, old) => old
+                .iter()
+                .for_each(|range| changes.lose(Element::Allowed(*spot, *range))),
             DiffItem::Update { old, new } => sources(*old.0, old.1, new.1, changes),
         }
     }
+    strays(from, to, changes);
     for item in from.backings.diff(&to.backings) {
         match item {
             DiffItem::Add(id, new) => endpoints(*id, new, &mut |e| changes.add(e)),
-            DiffItem::Remove(id, old) => endpoints(*id, old, &mut |e| changes.remove(e)),
+            DiffItem::Remove(id, old) => endpoints(*id, old, &mut |e| changes.lose(e)),
             DiffItem::Update { old, new } => backings(*old.0, old.1, new.1, changes),
+        }
+    }
+}
+
+/// They go at once where something else takes their place.
+fn strays(from: &Table, to: &Table, changes: &mut Changes) {
+    for stray in &from.strays {
+        let (Element::Endpoint(id, slot, _) | Element::StickyEndpoint(id, slot, _)) = stray else {
+            changes.remove(*stray);
+            continue;
+        };
+        let list = List::of(*slot);
+        let index = (slot - list.first_slot()) as usize;
+        let sticky = matches!(stray, Element::StickyEndpoint(..));
+        let is_taken =
+            |new: &Arc<Backing>| new.remembers == sticky && new.slot(list, index).is_some();
+        match to.backings.get(id).is_some_and(is_taken) {
+            true => changes.remove(*stray),
+            false => changes.lose(*stray),
         }
     }
 }
@@ -222,7 +270,7 @@ const fn in_slot(id: Spot, slot: u32, to: SocketAddr, sticky: bool) -> Element {
 
 fn backings(id: Spot, old: &Backing, new: &Backing, changes: &mut Changes) {
     if old.remembers != new.remembers {
-        endpoints(id, old, &mut |element| changes.remove(element));
+        endpoints(id, old, &mut |element| changes.lose(element));
         endpoints(id, new, &mut |element| changes.add(element));
         return;
     }
@@ -234,8 +282,13 @@ fn backings(id: Spot, old: &Backing, new: &Backing, changes: &mut Changes) {
             }
             let slot = list.first_slot() + index as u32;
             let element = |to: SocketAddr| in_slot(id, slot, to, new.remembers);
-            was.into_iter().for_each(|to| changes.remove(element(to)));
-            is.into_iter().for_each(|to| changes.add(element(to)));
+            match (was, is) {
+                (Some(was), None) => changes.lose(element(was)),
+                (was, is) => {
+                    was.into_iter().for_each(|to| changes.remove(element(to)));
+                    is.into_iter().for_each(|to| changes.add(element(to)));
+                }
+            }
         }
         if new.remembers {
             members(id, list, old, new, changes);

@@ -178,6 +178,21 @@ impl SetName {
         matches!(self, SetName::Classes | SetName::Turns)
     }
 
+    /// Whether packets ask it with what they have found before, so that its elements go after those that led to them.
+    ///
+    /// Members are asked, too, but a client whose endpoint is no member any more is balanced anew.
+    pub const fn is_asked_later(self) -> bool {
+        matches!(
+            self,
+            SetName::Classes
+                | SetName::Turns
+                | SetName::Endpoints
+                | SetName::StickyEndpoints
+                | SetName::Allowed
+                | SetName::Hairpins
+        )
+    }
+
     /// How it keeps its elements.
     pub const fn kind(self) -> Kind {
         match self {

@@ -162,6 +162,8 @@ pub(crate) struct Table {
     pub service_cidrs: OrdMap<IpNet, ()>,
     /// A class chain has an element in `classes` that leads to it.
     pub chains: OrdMap<ChainId, ChainUse>,
+    /// Slots and members that were found and make no backing; only what is read back has any.
+    pub strays: Vec<Element>,
     /// How rules recognise pods. Not compared: the digests of the chains depend on it.
     pub pods: Pods,
     /// Whether there are virtual servers beside it. Not compared, for the same reason.
@@ -182,6 +184,7 @@ impl PartialEq for Table {
             && self.pod_cidrs == other.pod_cidrs
             && self.service_cidrs == other.service_cidrs
             && self.chains == other.chains
+            && self.strays == other.strays
     }
 }
 
@@ -247,6 +250,7 @@ impl Table {
         for (id, backing) in &self.backings {
             super::diff::endpoints(*id, backing, &mut |element| all.push(element));
         }
+        all.extend(&self.strays);
         for (spot, ranges) in &self.allowed {
             all.extend(ranges.iter().map(|range| Element::Allowed(*spot, *range)));
         }

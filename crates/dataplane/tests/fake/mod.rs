@@ -29,15 +29,25 @@ fn key_of(element: &Element) -> (SetName, Vec<u8>) {
 }
 
 impl FakeKernel {
-    /// All or nothing; what stands after each transaction is checked.
+    /// One transaction after the other.
     pub fn apply(&mut self, ops: &Ops) -> Result<(), String> {
+        let all = ops.transactions();
+        all.iter().try_for_each(|ops| self.transact(ops))
+    }
+
+    /// All or nothing; what stands after it is checked.
+    pub fn transact(&mut self, ops: &[&Op]) -> Result<(), String> {
         let mut next = self.clone();
-        for transaction in ops.transactions() {
-            transaction.into_iter().try_for_each(|op| next.op(op))?;
-            next.check()?;
-        }
+        ops.iter().try_for_each(|op| next.op(op))?;
+        next.check()?;
         *self = next;
         Ok(())
+    }
+
+    /// All elements that stand.
+    pub fn elements(&self) -> BTreeSet<Element> {
+        let tables = self.tables.iter().flatten();
+        tables.flat_map(|t| t.elements.values().copied()).collect()
     }
 
     /// What stands, through bytes and back.
@@ -78,6 +88,7 @@ impl FakeKernel {
             | Op::FlushChain(family, _)
             | Op::AddRules(family, ..)
             | Op::DeleteElements(family, ..)
+            | Op::ForgetElements(family, ..)
             | Op::AddElements(family, ..)
             | Op::DeleteChain(family, _) => *family,
         };
@@ -93,7 +104,7 @@ impl FakeKernel {
                 table.chain(chain)?.extend(rules.iter().cloned());
                 self.check()?;
             }
-            Op::DeleteElements(_, set, all) => {
+            Op::DeleteElements(_, set, all) | Op::ForgetElements(_, set, all) => {
                 for element in all {
                     assert_eq!(element.set(), *set);
                     let old = table.elements.remove(&key_of(element));

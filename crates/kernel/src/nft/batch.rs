@@ -121,7 +121,7 @@ impl Batch {
                     self.out.end();
                 }
             }
-            Op::DeleteElements(family, set, all) => {
+            Op::DeleteElements(family, set, all) | Op::ForgetElements(family, set, all) => {
                 self.elements(MSG_DELSETELEM, *family, *set, all);
             }
             Op::AddElements(family, set, all) => self.elements(MSG_NEWSETELEM, *family, *set, all),

@@ -18,6 +18,8 @@ pub(super) struct Chain<'a> {
 }
 
 impl Chain<'_> {
+    /// Whoever finds nothing where there is something (see `Ops::transactions`) is dropped at the end: the client asks
+    /// again, in a flow of its own. One that passed would be translated by nobody for as long as it lives.
     pub fn rules(&self) -> Vec<Rule> {
         let class = self.class;
         let mut rules = Vec::new();
@@ -25,21 +27,30 @@ impl Chain<'_> {
             rules.push(self.guard());
         }
         let ways = [Origin::Host, Origin::Pod, Origin::Outside].map(|o| (o, class.way(o)));
+        self.serve_all(&ways, &mut rules);
+        if ways.iter().any(|(_, way)| matches!(way, Way::Pick { .. })) {
+            rules.push(Rule(vec![Expr::Drop]));
+        }
+        rules
+    }
+
+    fn serve_all(&self, ways: &[(Origin, Way); 3], rules: &mut Vec<Rule>) {
+        let class = self.class;
         let one = ways
             .iter()
             .all(|(_, way)| way.target() == class.host.target() && !self.is_relayed(*way));
         if !one {
-            for (origin, way) in ways {
+            for (origin, way) in *ways {
                 let condition = match origin {
                     Origin::Outside => Vec::new(),
                     _ => self.condition(origin),
                 };
                 match self.is_relayed(way) {
                     true => rules.extend(self.relay(&condition, origin)),
-                    false => self.serve(&condition, way, way.masquerades(), &mut rules),
+                    false => self.serve(&condition, way, way.masquerades(), rules),
                 }
             }
-            return rules;
+            return;
         }
         let all = ways.iter().all(|(_, way)| way.masquerades());
         if !all {
@@ -49,8 +60,7 @@ impl Chain<'_> {
                 rules.push(Rule(rule));
             }
         }
-        self.serve(&[], class.host, all, &mut rules);
-        rules
+        self.serve(&[], class.host, all, rules);
     }
 
     /// Drops whoever may not enter.

@@ -98,7 +98,7 @@ fn only_services_with_affinity_remember() {
     };
     for family in Family::ALL {
         // A second is the shortest affinity.
-        for (affinity_s, count) in [(0, 1), (1, 2), (60, 2)] {
+        for (affinity_s, count) in [(0, 2), (1, 3), (60, 3)] {
             let turn = rules(
                 family,
                 &ChainId::Turn(turn(family, affinity_s)),
@@ -118,6 +118,25 @@ fn only_services_with_affinity_remember() {
                 });
                 let wanted = affinity_s > 0 && balance != Balance::RoundRobin;
                 assert_eq!(sticky.count() > 0, wanted, "{class:?}");
+            }
+        }
+    }
+}
+
+/// A packet on its way may find that the slot or the counter is gone.
+#[test]
+fn whoever_finds_no_endpoint_is_dropped() {
+    for family in Family::ALL {
+        for rules in chains(family) {
+            let picks = |expr: &Expr| match expr {
+                Expr::Find { map, .. } => {
+                    matches!(map, SetName::Endpoints | SetName::StickyEndpoints)
+                }
+                Expr::Dispatch { map, .. } => *map == SetName::Turns,
+                _ => false,
+            };
+            if rules.iter().any(|rule| rule.0.iter().any(picks)) {
+                assert_eq!(rules.last(), Some(&Rule(vec![Expr::Drop])));
             }
         }
     }

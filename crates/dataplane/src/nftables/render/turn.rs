@@ -10,6 +10,7 @@ use super::super::expr::{Expr, Field, Rule};
 use super::{Registers, pick};
 
 /// One rule counts. With affinity it also remembers, and a second rule serves when the memory is full.
+/// The last one is that of every chain of a class.
 pub(super) fn rules(at: &Registers, turn: &Turn) -> Vec<Rule> {
     let sticky = turn.affinity_s > 0;
     let places = [at.destination, at.port, at.protocol];
@@ -26,12 +27,13 @@ pub(super) fn rules(at: &Registers, turn: &Turn) -> Vec<Rule> {
         address: at.endpoint,
         port: at.endpoint_port,
     };
+    let nothing = Rule(vec![Expr::Drop]);
     let mut first = of_service.clone();
     first.push(next);
     first.extend(pick::endpoint(at, sticky));
     if !sticky {
         first.push(dnat);
-        return vec![Rule(first)];
+        return vec![Rule(first), nothing];
     }
     first.push(Expr::Load(Field::Source, at.last));
     first.push(Expr::Remember {
@@ -44,5 +46,5 @@ pub(super) fn rules(at: &Registers, turn: &Turn) -> Vec<Rule> {
     full.extend(pick::slot(at, Balance::RoundRobin, turn.slots, turn.list));
     full.extend(pick::endpoint(at, sticky));
     full.push(dnat);
-    vec![Rule(first), Rule(full)]
+    vec![Rule(first), Rule(full), nothing]
 }
