@@ -73,15 +73,18 @@ impl NftTarget {
     }
 
     /// One transaction; the generation before it, where it is certain that nobody else came in between.
+    /// `expected` is asked for only if it is not known, or somebody else came in between.
     fn transact(
         &mut self,
         ops: &[&Op],
         standing: &[Standing; 2],
+        mut expected: Option<u32>,
     ) -> Result<Option<u32>, ApplyError> {
         for attempt in 0.. {
-            let generation = match attempt < RETRIES_MAX {
-                true => Some(self.socket.generation()?),
-                false => None,
+            let generation = match (attempt < RETRIES_MAX, expected.take()) {
+                (true, None) => Some(self.socket.generation()?),
+                (true, expected) => expected,
+                (false, _) => None,
             };
             let mut batch = Batch::new(self.socket.next_sequence(), generation);
             for op in ops {
@@ -127,13 +130,15 @@ impl Target<Nftables> for NftTarget {
             return Ok(());
         }
         let mut known = self.known.take();
+        let mut now = known;
         let rewritten = ops.0.iter().any(|op| matches!(op, Op::Reset(_)));
         let standing = self.standing(ops)?;
         for ops in ops.transactions() {
-            let generation = self.transact(&ops, &standing)?;
+            let generation = self.transact(&ops, &standing, now)?;
             // What somebody else did before this transaction is not noticed by it.
             let trusted = rewritten || known == generation;
-            known = generation.filter(|_| trusted).map(next_generation);
+            now = generation.map(next_generation);
+            known = now.filter(|_| trusted);
         }
         self.known = known;
         Ok(())
