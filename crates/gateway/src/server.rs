@@ -17,6 +17,7 @@ mod client_io;
 mod connection;
 mod filters;
 mod headers;
+mod http3;
 mod limits;
 mod record;
 mod request;
@@ -39,6 +40,7 @@ use crate::tally::{Counted, Tally};
 
 pub use access::{AccessLog, Format, FormatError, LINES_MAX};
 pub use certificate::{CertificateError, Certificates, Identity};
+use http3::Door;
 pub use limits::Limits;
 
 /// What requests are served by. It is never changed, only exchanged.
@@ -59,11 +61,13 @@ pub struct Config {
     pub http: Vec<SocketAddr>,
     /// Addresses for TLS, with HTTP/1 and HTTP/2.
     pub https: Vec<SocketAddr>,
-    /// Threads; at least one.
+    /// Addresses for HTTP/3, by UDP.
+    pub http3: Vec<SocketAddr>,
+    /// Threads; at least one. HTTP/3 has one of its own.
     pub threads: usize,
     /// What else an operator may choose.
     pub settings: Settings,
-    /// Sockets that another process has listened at; those at the addresses above are used instead of new ones, and
+    /// Sockets of TCP that another process has listened at; those at the addresses above are used instead of new ones, and
     /// whoever waits at them is served. The second part says whether clients speak TLS there.
     pub sockets: Vec<(TcpListener, bool)>,
 }
@@ -77,6 +81,8 @@ pub struct Settings {
     pub announcers: Vec<IpNet>,
     /// What requests from here say about their clients in `X-Forwarded-…` is believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// The port that clients reach HTTP/3 at; whoever speaks TLS is told of it.
+    pub http3_port: Option<u16>,
     /// Limits of clients.
     pub limits: Limits,
     /// Where a line for each request goes.
@@ -91,6 +97,7 @@ impl Default for Settings {
             https_port: 443,
             announcers: Vec::new(),
             trusted_proxies: Vec::new(),
+            http3_port: None,
             limits: Limits::default(),
             access_log: None,
             drain_timeout: limits::DRAIN_TIMEOUT,
@@ -141,6 +148,7 @@ pub struct Server {
     threads: Vec<JoinHandle<()>>,
     http: Vec<SocketAddr>,
     https: Vec<SocketAddr>,
+    http3: Vec<SocketAddr>,
     /// The same sockets as the threads have, for whoever comes after us.
     sockets: Vec<(TcpListener, bool)>,
     observer: Observer,
@@ -210,6 +218,7 @@ impl Server {
             threads: Vec::new(),
             http: Vec::new(),
             https: Vec::new(),
+            http3: Vec::new(),
             sockets: Vec::new(),
             observer: Observer {
                 threads: Vec::new(),
@@ -217,10 +226,17 @@ impl Server {
                 common: None,
             },
         };
+        // Whoever takes sockets over has somebody before it.
+        let is_first = config.sockets.is_empty();
+        let doors = server.open(&config, is_first)?;
         let entrances = server.listen(&mut config)?;
         let common = Arc::<filters::Common>::default();
         server.check(&common, &tls)?;
-        for entrances in entrances {
+        let threads = entrances
+            .into_iter()
+            .map(|entrances| (entrances, Vec::new()));
+        let by_quic = (!doors.is_empty()).then(|| (Vec::new(), doors));
+        for (entrances, doors) in threads.chain(by_quic) {
             let watched = Watched {
                 counted: Arc::default(),
             };
@@ -235,14 +251,32 @@ impl Server {
                 common: Arc::clone(&common),
                 settings: Arc::clone(&settings),
                 tls: tls.clone(),
+                advertisement: settings.http3_port.map(http3::advertisement),
             };
             let thread = std::thread::Builder::new().name("gateway".to_owned());
             let thread = thread
-                .spawn(move || worker.run(entrances))
+                .spawn(move || worker.run(entrances, doors))
                 .map_err(ServerError::Thread)?;
             server.threads.push(thread);
         }
         Ok(server)
+    }
+
+    /// The sockets for HTTP/3.
+    fn open(&mut self, config: &Config, is_first: bool) -> Result<Vec<Door>, ServerError> {
+        let mut doors = Vec::new();
+        for &address in &config.http3 {
+            if !is_first {
+                self.http3.push(address);
+                doors.push(Door::Later(address));
+                continue;
+            }
+            let failed = |source| ServerError::Bind { address, source };
+            let socket = http3::bind(address).map_err(failed)?;
+            self.http3.push(socket.local_addr().map_err(failed)?);
+            doors.push(Door::Open(socket));
+        }
+        Ok(doors)
     }
 
     /// The sockets of each thread.
@@ -329,6 +363,11 @@ impl Server {
     /// Where TLS is served.
     pub fn https(&self) -> &[SocketAddr] {
         &self.https
+    }
+
+    /// Where HTTP/3 is served.
+    pub fn http3(&self) -> &[SocketAddr] {
+        &self.http3
     }
 
     /// Takes no more connections, lets requests that are under way finish for a while, and returns.

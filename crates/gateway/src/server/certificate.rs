@@ -169,6 +169,19 @@ pub(super) fn acceptor(live: Arc<ArcSwap<Live>>) -> Result<TlsAcceptor, String> 
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
+/// The same certificates for QUIC: TLS 1.3 alone (RFC 9001 section 4.2), and HTTP/3 in it.
+pub(super) fn quic(live: Arc<ArcSwap<Live>>) -> Result<ServerConfig, String> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let builder = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(|error| error.to_string())?;
+    let mut config = builder
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(Resolver(live)));
+    config.alpn_protocols = vec![b"h3".to_vec()];
+    Ok(config)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use bytes::{Buf, Bytes, BytesMut};
-use http::header::CONNECTION;
+use http::header::{ALT_SVC, CONNECTION};
 use http::{HeaderValue, Request, Version};
 use hyper::body::Incoming;
 use hyper::rt::{Read, Write};
@@ -29,6 +29,7 @@ use super::body::Body;
 use super::client_io::ClientIo;
 use super::filters::Common;
 use super::headers;
+use super::http3::{self, Door};
 use super::limits::{
     ACCEPT_PAUSE, CONNECTION_WINDOW, HEAD_BYTES_MAX, IDLE_LOOK, RESETS_OWN_MAX, RESETS_PENDING_MAX,
     SEND_BYTES_MAX, STREAM_WINDOW, STREAMS_MAX,
@@ -54,6 +55,8 @@ pub(super) struct Worker {
     pub(super) settings: Arc<Settings>,
     pub(super) tls: Tls,
     pub(super) watched: Watched,
+    /// `Alt-Svc` for clients of TLS, where HTTP/3 is served.
+    pub(super) advertisement: Option<HeaderValue>,
 }
 
 /// What the tasks of a thread share.
@@ -62,12 +65,12 @@ pub(super) struct Shared {
     pub(super) ledger: RefCell<Ledger>,
     upstream: Rc<Upstream>,
     pub(super) tracker: TaskTracker,
-    room: Arc<Semaphore>,
+    pub(super) room: Arc<Semaphore>,
 }
 
 impl Worker {
     /// Serves until it is told to stop, and then until requests are done.
-    pub(super) fn run(self, entrances: Vec<Entrance>) {
+    pub(super) fn run(self, entrances: Vec<Entrance>, doors: Vec<Door>) {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build();
@@ -78,10 +81,10 @@ impl Worker {
                 return;
             }
         };
-        LocalSet::new().block_on(&runtime, self.serve(entrances));
+        LocalSet::new().block_on(&runtime, self.serve(entrances, doors));
     }
 
-    async fn serve(self, entrances: Vec<Entrance>) {
+    async fn serve(self, entrances: Vec<Entrance>, doors: Vec<Door>) {
         let upstream = Rc::new(Upstream::new(self.tls.clone()));
         let shared = Rc::new(Shared {
             tracker: TaskTracker::new(),
@@ -101,6 +104,10 @@ impl Worker {
                 }
                 Err(error) => tracing::error!(%error, "a socket of the gateway cannot be used"),
             }
+        }
+        for door in doors {
+            let serving = http3::serve(Rc::clone(&shared), door);
+            takers.push(tokio::task::spawn_local(serving));
         }
         for taker in takers {
             if let Err(error) = taker.await {
@@ -334,7 +341,7 @@ where
     tell(client, result);
 }
 
-async fn answer(
+pub(super) async fn answer(
     shared: Rc<Shared>,
     peer: Rc<Peer>,
     mut request: Request<Body>,
@@ -356,6 +363,12 @@ async fn answer(
         // Its client goes elsewhere by itself before this gateway is gone.
         let close = HeaderValue::from_static("close");
         answer.headers_mut().entry(CONNECTION).or_insert(close);
+    }
+    if let Some(advertisement) = &shared.worker.advertisement
+        && peer.tls
+    {
+        let told = answer.headers_mut().entry(ALT_SVC);
+        told.or_insert_with(|| advertisement.clone());
     }
     record.answered(answer.status());
     Ok(answer.map(|body| Recorded::new(body, record)))

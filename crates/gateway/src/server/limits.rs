@@ -60,6 +60,25 @@ pub(super) const IDLE_LOOK: Duration = Duration::from_secs(5);
 /// Requests that are under way when the server stops may take this long.
 pub(super) const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Handshakes of QUIC that wait to be looked at; more are refused.
+pub(super) const HANDSHAKES_WAITING_MAX: usize = 1024;
+
+/// Bytes that they have sent by then, all together.
+pub(super) const HANDSHAKES_WAITING_BYTES_MAX: u64 = 4 * 1024 * 1024;
+
+/// With more connections of QUIC than this, clients show that their address is their own before they cost anything (Retry,
+/// RFC 9000 section 8.1.2): that takes them one more round trip.
+pub(super) const HANDSHAKES_TRUSTED_MAX: usize = 1024;
+
+/// Streams that a client of HTTP/3 may have open for itself: there are three, and names to keep servers tolerant.
+pub(super) const STREAMS_OF_CLIENT_MAX: u32 = 8;
+
+/// How often it is tried to get the address of the gateway before us for HTTP/3.
+pub(super) const BIND_PAUSE: Duration = Duration::from_millis(200);
+
+/// So long it is waited until clients of HTTP/3 know that their connections are over.
+pub(super) const PARTING_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// Limits of clients that an operator, or a test, may choose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {

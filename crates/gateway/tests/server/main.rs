@@ -11,6 +11,7 @@ mod authority;
 mod backend;
 mod checks;
 mod http2;
+mod http3;
 mod malformed;
 mod operations;
 mod policy;
@@ -43,6 +44,7 @@ fn serve_with(threads: usize, settings: Settings) -> Server {
     let config = Config {
         http: vec![any],
         https: vec![any],
+        http3: Vec::new(),
         threads,
         settings,
         sockets: Vec::new(),

@@ -52,7 +52,10 @@ pub struct Args {
     /// Serve HTTPS at this address (may be repeated).
     #[arg(long, default_values = ["0.0.0.0:443", "[::]:443"])]
     https: Vec<SocketAddr>,
-    /// The port that clients reach HTTPS at, for redirects.
+    /// Serve HTTP/3 as well, by UDP at the addresses of --https, and tell clients of HTTPS so.
+    #[arg(long)]
+    http3: bool,
+    /// The port that clients reach HTTPS and HTTP/3 at, for redirects and Alt-Svc.
     #[arg(long, default_value_t = 443)]
     https_port: u16,
     /// Connections from these addresses begin with a header of the PROXY protocol (may be repeated).
@@ -157,6 +160,7 @@ impl Args {
             access_log: log.transpose().context("cannot start the access log")?,
             drain_timeout: Duration::from_secs(self.drain_seconds),
             https_port: self.https_port,
+            http3_port: self.http3.then_some(self.https_port),
             announcers: self.proxy_protocol_from.clone(),
             trusted_proxies: self.trusted_proxy.clone(),
             ..Settings::default()
@@ -193,6 +197,11 @@ impl Args {
         Ok(Config {
             http: self.http.clone(),
             https: self.https.clone(),
+            http3: if self.http3 {
+                self.https.clone()
+            } else {
+                Vec::new()
+            },
             threads: threads
                 .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)),
             settings: self.settings()?,
@@ -290,7 +299,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     let live = first.map(|first| first.live).unwrap_or_default();
     let routes = live.table.routes();
     let server = Server::start_with(config, live)?;
-    tracing::info!(http = ?server.http(), https = ?server.https(), "the gateway serves");
+    tracing::info!(http = ?server.http(), https = ?server.https(), http3 = ?server.http3(), "the gateway serves");
     let mut told = followed.clone();
     told.mark_changed();
     tasks.spawn(tell::tell(client, told, args.status_address.clone()));
