@@ -82,6 +82,9 @@ struct Client {
     ended: tokio::task::JoinHandle<String>,
 }
 
+/// Method, headers and body.
+type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a str);
+
 type Stream = RequestStream<h3_quinn::BidiStream<Bytes>, Bytes>;
 
 impl Client {
@@ -229,7 +232,7 @@ fn what_is_malformed_is_refused() {
     let world = World::new();
     world.run(async {
         let mut client = Client::of(&world).await;
-        let cases: [(&str, &[(&str, &str)], &str); 11] = [
+        let cases: [Case<'_>; 11] = [
             ("POST", &[("transfer-encoding", "chunked")], "0\r\n\r\n"),
             ("GET", &[("connection", "close")], ""),
             ("GET", &[("upgrade", "websocket")], ""),

@@ -60,6 +60,7 @@ impl World {
             &http,
             "--https",
             &https,
+            "--http3",
             "--status-address",
             ADDRESS,
             "--threads",

@@ -17,11 +17,10 @@ use crate::node::until_or;
 const BROWSER_MAX: Duration = Duration::from_secs(60);
 
 /// It asks nobody but the gateway, and nobody about updates.
-const FLAGS: [&str; 10] = [
+const FLAGS: [&str; 9] = [
     "--headless",
     "--no-sandbox",
     "--disable-gpu",
-    "--disable-quic",
     "--no-first-run",
     "--disable-background-networking",
     "--disable-component-update",
@@ -57,12 +56,18 @@ impl Person {
     /// The document, when the page and all that belongs to it is there, and why there is none; a browser is started anew
     /// for each.
     fn looks_at(&self, url: &str) -> [String; 2] {
+        self.looks_at_by(url, "--disable-quic")
+    }
+
+    /// The same, and a word about the protocol.
+    fn looks_at_by(&self, url: &str, protocol: &str) -> [String; 2] {
         let profile = tempfile::tempdir_in(self.home.path()).unwrap();
         let (out, errors) = (profile.path().join("out"), profile.path().join("errors"));
         let file = |path: &Path| std::fs::File::create(path).unwrap();
         let mut command = Command::new("chromium");
         command
             .args(FLAGS)
+            .arg(protocol)
             .arg(format!("--user-data-dir={}/data", profile.path().display()))
             .arg(format!(
                 "--host-resolver-rules=MAP *.apps.example {ADDRESS}, MAP * ~NOTFOUND"
@@ -156,6 +161,19 @@ fn a_browser_shows_the_page_and_believes_in_the_right_certificate_only() {
                 (&socket["code"], &socket["clean"]),
                 (&json!(1000), &json!(true))
             );
+
+            // The same by HTTP/3; a WebSocket comes by HTTP/1.1 nevertheless.
+            std::fs::remove_file(&result).unwrap();
+            let quic = "--origin-to-force-quic-on=shop.apps.example:443";
+            let [document, why] = person.looks_at_by("https://shop.apps.example/", quic);
+            assert!(document.contains("The page is here."), "{document}\n{why}");
+            let said = std::fs::read(&result);
+            let said: Value = serde_json::from_slice(&said.expect("the page has posted")).unwrap();
+            assert_eq!(said["error"], Value::Null, "{said}");
+            for path in ["/", "/echo/fetched"] {
+                assert_eq!(said["protocols"][path], "h3", "{path}: {said}");
+            }
+            assert_eq!(said["socket"]["said"], "from the page", "{said}");
 
             // The same page under a name that the certificate does not have.
             std::fs::remove_file(&result).unwrap();

@@ -22,6 +22,7 @@ class Site(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self):
         if self.path == "/":
+            posted.clear()
             with open(page, "rb") as file:
                 self.answer(200, "text/html; charset=utf-8", file.read())
         elif self.path == "/done":
