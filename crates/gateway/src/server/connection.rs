@@ -300,11 +300,13 @@ where
     });
     let mut connection = std::pin::pin!(builder.serve_connection(io, service).with_upgrades());
     let result = tokio::select! {
-        result = connection.as_mut() => result,
+        // The answer that is next says already that it is the last.
+        biased;
         () = shared.worker.stop.cancelled() => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
+        result = connection.as_mut() => result,
     };
     tell(client, result);
 }
@@ -332,11 +334,13 @@ where
     });
     let mut connection = std::pin::pin!(builder.serve_connection(io, service));
     let result = tokio::select! {
-        result = connection.as_mut() => result,
+        // The answer that is next says already that it is the last.
+        biased;
         () = shared.worker.stop.cancelled() => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
+        result = connection.as_mut() => result,
     };
     tell(client, result);
 }

@@ -201,7 +201,8 @@ async fn connection(
     }
 }
 
-/// Takes the requests of a connection. When the server stops, its client is told to send no more of them.
+/// Takes the requests of a connection. When the server stops, its client is told to send no more of them, and has some
+/// time to get the last answer.
 async fn requests(
     shared: &Rc<Shared>,
     client: &Rc<Client>,
@@ -209,7 +210,6 @@ async fn requests(
 ) -> Result<(), h3::error::ConnectionError> {
     // A stream that its client resets makes room for another one at once, and we are still busy with the first.
     let room = Arc::new(Semaphore::new(STREAMS_MAX as usize));
-    let mut is_leaving = false;
     loop {
         let next = async {
             let permit = Arc::clone(&room).acquire_owned().await;
@@ -217,11 +217,7 @@ async fn requests(
         };
         let (permit, accepted) = tokio::select! {
             next = next => next,
-            () = shared.worker.stop.cancelled(), if !is_leaving => {
-                is_leaving = true;
-                http.shutdown(0).await?;
-                continue;
-            }
+            () = shared.worker.stop.cancelled() => break,
         };
         let Some(resolver) = accepted? else {
             return Ok(());
@@ -232,6 +228,22 @@ async fn requests(
             drop(permit);
         };
         tokio::task::spawn_local(shared.tracker.track_future(task));
+    }
+    http.shutdown(0).await?;
+    let answered = async {
+        let _all = room.acquire_many(STREAMS_MAX).await;
+        tokio::time::sleep(PARTING_TIMEOUT).await;
+    };
+    let mut answered = std::pin::pin!(answered);
+    loop {
+        tokio::select! {
+            // Nothing that comes now is served; a client that goes by itself needs no more time.
+            accepted = http.accept() => match accepted? {
+                Some(late) => drop(late),
+                None => return Ok(()),
+            },
+            () = answered.as_mut() => return Ok(()),
+        }
     }
 }
 
